@@ -1,0 +1,199 @@
+package entry
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Source is one log as the way behind the monitors sees it: what its lines are
+// labelled with, and where to count them. All fields but the counters are
+// immutable once lines have been appended; a container that is started again
+// under other labels gets a new Source.
+type Source struct {
+	// ID is the container's full ID, Name its name without the slash.
+	ID, Name string
+	// Log is the number of the log in the positions.
+	Log uint32
+	// Lane is the index of the ordered lane that carries the log.
+	Lane int
+	// Method is how the log is read: "file_monitor" or "streaming".
+	Method string
+	// Labels are the label sets by class.
+	Labels [NumClasses]Labels
+	// Metadata accompanies every line: Loki's structured metadata.
+	Metadata []Label
+	// Stats are the counters of the log; never nil once lines are appended.
+	Stats *Stats
+	// Held is set by dispatch while the store refuses a stream of this log
+	// alone: nobody reads the log then. Only dispatch writes it.
+	Held atomic.Bool
+}
+
+// Stats count one log's lines since the agent started. Safe for concurrent
+// use. Read = Delivered + DeadLettered + lines still on their way.
+type Stats struct {
+	Read         atomic.Int64 // lines appended to a batch
+	Delivered    atomic.Int64 // lines that the store accepted
+	DeadLettered atomic.Int64 // lines that the store refused for good, now in the dead-letter file
+	Malformed    atomic.Int64 // of Read: lines shipped raw
+	ReadBytes    atomic.Int64 // text bytes of Read
+}
+
+// Flags mark a line.
+type Flags uint8
+
+const (
+	// FlagPartial marks a piece of a line that was cut: longer than
+	// max_line_bytes, or its rest never came.
+	FlagPartial Flags = 1 << iota
+	// FlagRefused marks a line that the store will never take. Set by a sink,
+	// which adds a Refusal to the batch.
+	FlagRefused
+)
+
+// Line is one line of a batch; its text is Batch.Text[Off:Off+Len].
+type Line struct {
+	Time  int64 // nanoseconds since the Unix epoch
+	Off   uint32
+	Len   uint32
+	Class Class
+	Flags Flags
+}
+
+// PartState says where the lines of one class in a section are.
+type PartState uint8
+
+const (
+	// PartEmpty: the section has no line of the class.
+	PartEmpty PartState = iota
+	// PartPending: to be sent.
+	PartPending
+	// PartAccepted: the store has taken the lines, except those with
+	// FlagRefused. Set by the sink.
+	PartAccepted
+	// PartHeld: the store refuses this stream for now; others may go on. Set by
+	// the sink; dispatch takes the part out of the batch.
+	PartHeld
+)
+
+// Section is a run of lines that one read of one log gave to a batch:
+// Batch.Lines[First:First+Count], in the log's order, classes mixed.
+type Section struct {
+	Source *Source
+	First  int
+	Count  int
+	// Lines and Bytes (of text) by class.
+	Lines [NumClasses]int32
+	Bytes [NumClasses]int64
+	// State by class. Set to PartPending by End; changed by sink and dispatch.
+	State [NumClasses]PartState
+	// Seq is, by stream, the number of the span to acknowledge once every
+	// class of the stream is done; 0 where the section has no line.
+	Seq [NumStreams]uint64
+}
+
+// Refusal says that a store will never take a line.
+type Refusal struct {
+	// Section and Line are indices into the batch's Sections and Lines.
+	Section, Line int
+	// Reason is the store's own words, shortened.
+	Reason string
+}
+
+// Batch is a number of lines of any logs of one lane: an arena of text and
+// offsets into it, so that a line costs no allocation. A log's sections stand
+// in the order in which they were read. A batch is used by one goroutine at a
+// time.
+type Batch struct {
+	Text     []byte
+	Lines    []Line
+	Sections []Section
+	Refusals []Refusal
+}
+
+// Reset empties the batch and keeps its memory.
+func (b *Batch) Reset() {
+	b.Text = b.Text[:0]
+	b.Lines = b.Lines[:0]
+	clear(b.Sections) // the sources may go
+	b.Sections = b.Sections[:0]
+	clear(b.Refusals)
+	b.Refusals = b.Refusals[:0]
+}
+
+// lineOverhead is what a line is taken to cost beyond its text when a batch's
+// size is judged: time, lengths and tags of the push protocol.
+const lineOverhead = 24
+
+// Size is the approximate size of the batch in a request, in bytes. Exact
+// limits are the sink's to keep.
+func (b *Batch) Size() int { return len(b.Text) + lineOverhead*len(b.Lines) }
+
+// Begin opens a section for lines of src. Every Begin is followed by an End
+// before the next Begin.
+func (b *Batch) Begin(src *Source) {
+	b.Sections = append(b.Sections, Section{Source: src, First: len(b.Lines)})
+}
+
+// Add appends a line to the open section. Its text is what has been appended
+// to Text since the offset off.
+func (b *Batch) Add(time int64, off int, class Class, flags Flags) {
+	b.Lines = append(b.Lines, Line{
+		Time: time, Off: uint32(off), Len: uint32(len(b.Text) - off), Class: class, Flags: flags,
+	})
+}
+
+// End closes the open section, counts its lines and gives the section. A
+// section without lines is taken back, and nil returned.
+func (b *Batch) End() *Section {
+	s := &b.Sections[len(b.Sections)-1]
+	s.Count = len(b.Lines) - s.First
+	if s.Count == 0 {
+		b.Sections[len(b.Sections)-1] = Section{}
+		b.Sections = b.Sections[:len(b.Sections)-1]
+		return nil
+	}
+	for i := range b.Lines[s.First:] {
+		l := &b.Lines[s.First+i]
+		s.Lines[l.Class]++
+		s.Bytes[l.Class] += int64(l.Len)
+	}
+	for c, n := range s.Lines {
+		if n > 0 {
+			s.State[c] = PartPending
+		}
+	}
+	return s
+}
+
+// SectionLines gives the lines of a section.
+func (b *Batch) SectionLines(s *Section) []Line { return b.Lines[s.First : s.First+s.Count] }
+
+// Message gives the text of a line.
+func (b *Batch) Message(l *Line) []byte { return b.Text[l.Off : l.Off+l.Len] }
+
+// Pending reports whether any part of the batch is still to be sent.
+func (b *Batch) Pending() bool {
+	for i := range b.Sections {
+		for _, st := range b.Sections[i].State {
+			if st == PartPending {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Outcome is what one attempt of a sink to deliver a batch came to. The states
+// of the parts and the refusals are in the batch itself.
+type Outcome struct {
+	// Err says why parts are still pending or held; nil when none is. It is
+	// written for an operator.
+	Err error
+	// Config is set when only a change of configuration (here or at the store)
+	// will help: the batch is kept and tried again slowly.
+	Config bool
+	// RetryAfter is how long the store asked to be left alone; 0 when it did
+	// not say.
+	RetryAfter time.Duration
+}

@@ -1,0 +1,558 @@
+package tail
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+)
+
+// DefaultMaxHeld is how many files of one log are held open at most.
+const DefaultMaxHeld = 64
+
+// maxPast is how many files that were read are remembered, to know their
+// archives again.
+const maxPast = 128
+
+// Descriptors bounds and counts the descriptors that all logs together hold.
+// Safe for concurrent use.
+type Descriptors struct {
+	// Max is the bound; 0 means none. Set before use.
+	Max  int64
+	open atomic.Int64
+}
+
+// Open gives the number of descriptors held now.
+func (d *Descriptors) Open() int64 { return d.open.Load() }
+
+func (d *Descriptors) take() bool {
+	if n := d.open.Add(1); d.Max > 0 && n > d.Max {
+		d.open.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (d *Descriptors) give() { d.open.Add(-1) }
+
+// ErrDescriptors says that the bound of Descriptors is reached.
+var ErrDescriptors = errors.New("the bound on open log files is reached: raise the limit on open files (LimitNOFILE, ulimit -n)")
+
+// Options of a Log.
+type Options struct {
+	// MaxHeld bounds the open files of this log; 0 means DefaultMaxHeld.
+	MaxHeld int
+	// between is called between the steps of a Refresh, for tests.
+	between func()
+	// Descriptors is shared by all logs; nil means no bound.
+	Descriptors *Descriptors
+}
+
+// file is one part of the chain. Its descriptor is held from the moment the
+// file was seen until it has been read, so that its inode can neither vanish
+// nor be reused meanwhile.
+type file struct {
+	fd       int
+	dev, ino uint64
+	seq      int64
+	handle   uint64
+	print    uint64   // 0: not known yet; an archive's is known once it is in a chain
+	gz       *archive // nil for a plain file; used by the reader alone
+	name     string   // when it was opened; for messages
+	offset   int64    // of the first byte not consumed; written by the reader under Log.mu
+	seen     int64    // how far the reader has looked, if beyond offset: half a line; as offset
+	final    bool     // its path has moved on: nobody writes to it any more
+}
+
+func (f *file) id() entry.FileID {
+	return entry.FileID{Inode: f.ino, Handle: f.handle, Print: f.print}
+}
+
+func (f *file) readAt(buf []byte, off int64) (int, error) {
+	if f.gz != nil {
+		return f.gz.readAt(buf, off)
+	}
+	return pread(f.fd, buf, off)
+}
+
+// fillPrint computes the print if it is not known and can be.
+func (f *file) fillPrint() {
+	if f.print == 0 {
+		// What cannot be read now shows when it is read for its lines.
+		f.print, _ = printOf(f.readAt)
+		if f.gz != nil && f.print == 0 {
+			f.print = 1 // empty or broken: known, and like no other
+		}
+	}
+}
+
+// Log is one log. Next, Advance, Find, SeekTo and SeekEnd belong to one reader at a
+// time; Check, Refresh, Unread and MarkFinal may be called by others meanwhile.
+type Log struct {
+	path string // of the log itself
+	dir  string
+	base string
+	opt  Options
+
+	mu     sync.Mutex
+	chain  []*file  // oldest first; chain[0] is being read. Only the reader removes
+	seq    int64    // of the newest file ever in the chain
+	past   []uint64 // prints of the files read and left behind, the last maxPast of them
+	behind bool     // newer files exist that MaxHeld or Descriptors kept out
+	closed bool
+}
+
+// Open takes hold of the log at path and of all its older parts. It gives an
+// error that is fs.ErrNotExist while there is none of them. Reading begins at
+// the start of the oldest part until SeekTo or SeekEnd.
+func Open(path string, opt Options) (*Log, error) {
+	if opt.MaxHeld <= 0 {
+		opt.MaxHeld = DefaultMaxHeld
+	}
+	if opt.Descriptors == nil {
+		opt.Descriptors = &Descriptors{}
+	}
+	l := &Log{path: path, dir: filepath.Dir(path), base: filepath.Base(path), opt: opt}
+	if _, err := l.Refresh(); err != nil {
+		l.Close()
+		return nil, err
+	}
+	if len(l.chain) == 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	return l, nil
+}
+
+// Close gives all descriptors back. No other method may run then or later.
+func (l *Log) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, f := range l.chain {
+		l.release(f)
+	}
+	l.chain = nil
+}
+
+func (l *Log) release(f *file) {
+	// Read-only: close has nothing to report.
+	_ = unix.Close(f.fd)
+	l.opt.Descriptors.give()
+}
+
+// Path gives the path of the log itself.
+func (l *Log) Path() string { return l.path }
+
+// State is what Check saw.
+type State uint8
+
+// The states.
+const (
+	Unchanged State = iota // nothing to read that was not known
+	Grown                  // there is something to read
+	Rotated                // the path leads to another file, or to none for the moment
+	Gone                   // neither the log nor its directory exist any more
+)
+
+// Check compares the path with what is held: one stat(2).
+func (l *Log) Check() (State, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.chain) == 0 {
+		return Rotated, nil
+	}
+	newest := l.chain[len(l.chain)-1]
+	var st unix.Stat_t
+	if err := stat(l.path, &st); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return Unchanged, &fs.PathError{Op: "stat", Path: l.path, Err: err}
+		}
+		if err := stat(l.dir, &st); errors.Is(err, fs.ErrNotExist) {
+			return Gone, nil
+		}
+		if newest.final && len(l.chain) == 1 {
+			return Unchanged, nil // known to have been renamed, and nothing has come after it
+		}
+		return Rotated, nil
+	}
+	switch {
+	case st.Ino != newest.ino || st.Dev != newest.dev || newest.final:
+		return Rotated, nil
+	case len(l.chain) > 1 || st.Size != max(newest.offset, newest.seen):
+		return Grown, nil // or truncated: the reader finds out
+	}
+	return Unchanged, nil
+}
+
+// Quiet compares the newest file's size with what has been read of it: one
+// fstat(2). It does not notice that the log was renamed.
+func (l *Log) Quiet() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.chain) != 1 {
+		return false
+	}
+	var st unix.Stat_t
+	f := l.chain[0]
+	return !f.final && unix.Fstat(f.fd, &st) == nil && st.Size == max(f.offset, f.seen) && st.Nlink > 0
+}
+
+// MarkFinal says that nothing will be written to the log any more: its
+// container has been removed.
+func (l *Log) MarkFinal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.chain {
+		f.final = true
+	}
+}
+
+// Chunk is what Next found.
+type Chunk struct {
+	// Data is complete lines, each with its newline; empty at the end of what
+	// there is. It is valid until the next call of Next.
+	Data []byte
+	// Seq numbers the files of the log in their order; Offset is that of
+	// Data[0] in the file.
+	Seq    int64
+	Offset int64
+	// Rest is set when Data is the last bytes of a file that nobody will
+	// finish: there is no newline.
+	Rest bool
+	// Long is set when Data is a piece of a line longer than the buffer:
+	// there is no newline, more of the line follows.
+	Long bool
+	// Hole is the number of NUL bytes that were skipped before Data: a hole
+	// that truncation from outside left, or a power loss.
+	Hole int64
+	// Truncated is set when the file was found shorter than what had been
+	// read of it and is read anew from its start.
+	Truncated bool
+}
+
+// Next gives the next lines, at most as many as fit into buf, and does not move
+// on: Advance does. At the end of a file that is final it goes to the next
+// newer one. An error concerns the file that is being read; the broken part is
+// left behind if it is final, so that a repeated call makes progress.
+func (l *Log) Next(buf []byte) (Chunk, error) {
+	var c Chunk
+	for {
+		l.mu.Lock()
+		if len(l.chain) == 0 {
+			l.mu.Unlock()
+			return c, nil
+		}
+		f := l.chain[0]
+		// Taken before the read: only then does an empty read of a final file
+		// mean that it has been read to its end.
+		final := f.final
+		l.mu.Unlock()
+
+		c.Seq, c.Offset = f.seq, f.offset
+		n, err := f.readAt(buf, f.offset)
+		if n == 0 && err != nil && !errors.Is(err, io.EOF) {
+			err = fmt.Errorf("read %s at offset %d: %w", filepath.Join(l.dir, f.name), f.offset, err)
+			if f.gz != nil || (final && !isTransient(err)) {
+				// A cut archive is never repaired.
+				if !l.dropOldest(f) {
+					return c, nil
+				}
+			}
+			return c, err
+		}
+		if n == 0 {
+			if final {
+				if !l.dropOldest(f) {
+					return c, nil
+				}
+				continue
+			}
+			var st unix.Stat_t
+			if err := unix.Fstat(f.fd, &st); err != nil {
+				return c, fmt.Errorf("fstat %s: %w", l.path, err)
+			}
+			if st.Size >= f.offset {
+				return c, nil
+			}
+			l.mu.Lock()
+			f.offset, f.seen, f.print = 0, 0, 0
+			l.mu.Unlock()
+			c.Truncated = true
+			continue
+		}
+		data := buf[:n]
+		if f.offset == 0 && f.print == 0 {
+			l.mu.Lock()
+			if i := bytes.IndexByte(data, '\n'); i >= 0 && i < maxPrintBytes {
+				f.print = hashLine(data[:i+1])
+			} else {
+				f.fillPrint()
+			}
+			l.mu.Unlock()
+		}
+		if cut := bytes.LastIndexByte(data, '\n'); cut >= 0 {
+			c.Data = data[:cut+1]
+			return c, nil
+		}
+		if n < len(buf) {
+			if final {
+				c.Data, c.Rest = data, true
+				return c, nil
+			}
+			// Half a line: its rest will come, or the file becomes final.
+			l.mu.Lock()
+			f.seen = f.offset + int64(n)
+			l.mu.Unlock()
+			return c, nil
+		}
+		if !allZero(data) {
+			c.Data, c.Long = data, true
+			return c, nil
+		}
+		skipped := l.skipHole(f, int64(n))
+		c.Hole += skipped
+		if c.Hole >= 64<<20 {
+			c.Offset = f.offset
+			return c, nil // others want to be read, too
+		}
+	}
+}
+
+func isTransient(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOMEM) }
+
+// skipHole moves over at least n NUL bytes and, if what follows is a hole in a
+// sparse file, to its end.
+func (l *Log) skipHole(f *file, n int64) int64 {
+	to := f.offset + n
+	if f.gz == nil {
+		if data, err := unix.Seek(f.fd, to, unix.SEEK_DATA); err == nil && data > to {
+			to = data
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n = to - f.offset
+	f.offset = to
+	return n
+}
+
+func allZero(b []byte) bool {
+	for len(b) > 0 && b[0] == 0 {
+		b = b[1:]
+	}
+	return len(b) == 0
+}
+
+// dropOldest leaves the file behind that has been read to its end, if a newer
+// one is there to go on with.
+func (l *Log) dropOldest(f *file) bool {
+	l.mu.Lock()
+	behind := l.behind
+	if behind && len(l.chain) == 1 {
+		l.mu.Unlock()
+		_, _ = l.Refresh() // an error comes again at the next look
+		l.mu.Lock()
+	}
+	if len(l.chain) == 1 {
+		l.mu.Unlock()
+		return false
+	}
+	l.leave()
+	l.mu.Unlock()
+	if behind {
+		// There is room for one of those that were kept out.
+		_, _ = l.Refresh()
+	}
+	return true
+}
+
+// leave lets go of the oldest file.
+func (l *Log) leave() {
+	f := l.chain[0]
+	f.fillPrint()
+	if len(l.past) == maxPast {
+		l.past = append(l.past[:0], l.past[1:]...)
+	}
+	l.past = append(l.past, f.print)
+	l.chain = append(l.chain[:0], l.chain[1:]...)
+	l.release(f)
+}
+
+// Advance says that n bytes of what Next gave have been dealt with.
+func (l *Log) Advance(n int) {
+	l.mu.Lock()
+	l.chain[0].offset += int64(n)
+	l.mu.Unlock()
+}
+
+// Where gives the file being read, its number and the offset of the next byte.
+func (l *Log) Where() (id entry.FileID, seq, offset int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.chain) == 0 {
+		return entry.FileID{}, l.seq, 0
+	}
+	f := l.chain[0]
+	return f.id(), f.seq, f.offset
+}
+
+// Find looks for a saved file in the chain and gives its number.
+func (l *Log) Find(id entry.FileID) (seq int64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, want := range []match{matchHandle, matchPrint} {
+		for i := len(l.chain) - 1; i >= 0; i-- {
+			f := l.chain[i]
+			if want == matchPrint || f.handle == id.Handle {
+				f.fillPrint()
+			}
+			if sameFile(id, f.id()) == want {
+				return f.seq, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// Oldest gives the number of the oldest file held.
+func (l *Log) Oldest() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.chain) == 0 {
+		return l.seq + 1
+	}
+	return l.chain[0].seq
+}
+
+// SeekTo lets reading begin at an offset of a file of the chain; older files
+// are let go. An offset that does not follow a line end, or lies behind the end
+// of the file, cannot be one that was saved for this content (a power loss took
+// the file's last blocks, say): reading then begins at the file's start, which
+// ok == false tells.
+func (l *Log) SeekTo(seq, offset int64) (ok bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.chain) > 0 && l.chain[0].seq < seq {
+		l.leave()
+	}
+	if len(l.chain) == 0 || l.chain[0].seq != seq {
+		return false, fmt.Errorf("seek in %s: file number %d is not held", l.path, seq)
+	}
+	f := l.chain[0]
+	f.fillPrint()
+	f.offset = 0
+	if offset == 0 {
+		return true, nil
+	}
+	var b [1]byte
+	n, err := f.readAt(b[:], offset-1)
+	switch {
+	case n == 1 && (b[0] == '\n' || b[0] == 0):
+	case n == 1 && f.final:
+		// The unfinished last words of a final file end without a newline.
+		if m, _ := f.readAt(b[:], offset); m != 0 {
+			return false, nil
+		}
+	case n == 0 && err != nil && !errors.Is(err, io.EOF) && f.gz == nil:
+		return false, fmt.Errorf("read %s: %w", filepath.Join(l.dir, f.name), err)
+	default:
+		return false, nil
+	}
+	f.offset = offset
+	return true, nil
+}
+
+// SeekEnd lets reading begin behind the last complete line there is now.
+func (l *Log) SeekEnd() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.chain) > 1 {
+		l.leave()
+	}
+	if len(l.chain) == 0 {
+		return nil
+	}
+	f := l.chain[0]
+	f.fillPrint()
+	if f.gz != nil {
+		return fmt.Errorf("seek to the end of %s: only an archive is left", l.path)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return fmt.Errorf("fstat %s: %w", l.path, err)
+	}
+	buf := make([]byte, 64<<10)
+	for end := st.Size; end > 0; {
+		from := max(0, end-int64(len(buf)))
+		n, err := pread(f.fd, buf[:end-from], from)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", l.path, err)
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			f.offset = from + int64(i) + 1
+			return nil
+		}
+		end = from
+	}
+	f.offset = 0
+	return nil
+}
+
+// Unread gives the number of bytes that are known and not consumed; of archives
+// the compressed size is taken.
+func (l *Log) Unread() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var sum int64
+	for _, f := range l.chain {
+		var st unix.Stat_t
+		if unix.Fstat(f.fd, &st) != nil {
+			continue
+		}
+		if f.gz == nil {
+			st.Size -= f.offset
+		} else if f.offset > 0 {
+			continue
+		}
+		sum += max(0, st.Size)
+	}
+	return sum
+}
+
+// Held gives the number of files held open.
+func (l *Log) Held() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.chain)
+}
+
+func stat(path string, st *unix.Stat_t) error {
+	for {
+		err := unix.Stat(path, st)
+		if err != unix.EINTR { //nolint:errorlint // a plain errno
+			return err
+		}
+	}
+}
+
+func open(path string) (int, error) {
+	for {
+		// O_NOFOLLOW: Docker never makes links here, a hostile directory might.
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+		if err != unix.EINTR { //nolint:errorlint // a plain errno
+			if err != nil {
+				return -1, &os.PathError{Op: "open", Path: path, Err: err}
+			}
+			return fd, nil
+		}
+	}
+}
