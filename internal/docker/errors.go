@@ -1,0 +1,88 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
+)
+
+// Kinds of failure, for errors.Is.
+var (
+	// ErrNotFound: there is no such container (any more).
+	ErrNotFound = errors.New("no such container")
+	// ErrUnavailable: the engine cannot be reached or does not answer; the same
+	// call may succeed later.
+	ErrUnavailable = errors.New("engine not available")
+)
+
+// IsNotFound reports whether err says that the container does not exist.
+func IsNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+// IsUnavailable reports whether err says that the engine could not be asked.
+func IsUnavailable(err error) bool { return errors.Is(err, ErrUnavailable) }
+
+// fail wraps the error of a call with what was tried, where, and what to do.
+// ctx is the caller's, without the call's own time limit: when it has ended,
+// that is the reason and no fault of the engine.
+func (c *Client) fail(ctx context.Context, call string, err error) error {
+	where := fmt.Sprintf("docker: %s at %s", call, c.host)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", where, context.Cause(ctx))
+	case cerrdefs.IsNotFound(err):
+		return fmt.Errorf("%s: %w: %w", where, ErrNotFound, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w: no answer within %v (is the engine overloaded, or stopped?)",
+			where, ErrUnavailable, callTimeout.Round(time.Second))
+	case client.IsErrConnectionFailed(err):
+		if hint := socketHint(c.host, err); hint != "" {
+			return fmt.Errorf("%s: %w: %s", where, ErrUnavailable, hint)
+		}
+		return fmt.Errorf("%s: %w: %w", where, ErrUnavailable, err)
+	case cerrdefs.IsInternal(err), cerrdefs.IsUnavailable(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: %w: %w", where, ErrUnavailable, err)
+	default:
+		return fmt.Errorf("%s: %w", where, err)
+	}
+}
+
+// socketHint looks at a unix socket that could not be connected to, and says
+// what is wrong and what an operator should do about it; "" when the socket
+// looks fine or host is none. The moby client replaces the reason of a failed
+// connect by a text of its own, so that the reason is looked up.
+func socketHint(host string, err error) string {
+	path, ok := strings.CutPrefix(host, "unix://")
+	if !ok {
+		return ""
+	}
+	var st unix.Stat_t
+	statErr := unix.Stat(path, &st)
+	switch {
+	case errors.Is(statErr, syscall.ENOENT):
+		return fmt.Sprintf("%s does not exist: is Docker running? In a container mount the socket (-v %s:%s)", path, path, path)
+	case errors.Is(statErr, syscall.EACCES):
+		return fmt.Sprintf("no permission to look at %s as user %d: its directory is closed to the agent", path, os.Geteuid())
+	case statErr != nil:
+		return ""
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return fmt.Sprintf("%s is a directory: it was mounted before Docker had made the socket; start Docker, remove the directory, then recreate the agent's container", path)
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return fmt.Sprintf("%s is no socket: check docker.host", path)
+	case errors.Is(unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS), syscall.EACCES):
+		return fmt.Sprintf("no permission on %s as user %d: give the agent the group %d (systemd: SupplementaryGroups=%d, container: --group-add %d)",
+			path, os.Geteuid(), st.Gid, st.Gid, st.Gid)
+	case strings.Contains(err.Error(), "Cannot connect to the Docker daemon"): // moby's text for ECONNREFUSED
+		return fmt.Sprintf("nobody listens on %s: is Docker running? A container that mounts the socket keeps the old one when Docker makes a new one: recreate it, or mount the directory", path)
+	default:
+		return ""
+	}
+}

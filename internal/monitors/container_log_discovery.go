@@ -1,0 +1,205 @@
+package monitors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/log-capturer/log_capturer/internal/docker"
+)
+
+// DriverJSONFile is the log driver whose files are read.
+const DriverJSONFile = "json-file"
+
+// statusCreated is Docker's state of a container that was never started.
+const statusCreated = "created"
+
+// inspectors is how many containers are inspected at once at most: the engine
+// answers in about a millisecond, and a thousand must not take a second.
+const inspectors = 8
+
+// inspector tells of one container.
+type inspector interface {
+	Inspect(ctx context.Context, id string) (docker.Container, error)
+}
+
+// Engine is what discovery asks of the Docker engine.
+type Engine interface {
+	inspector
+	List(ctx context.Context) ([]docker.Summary, error)
+}
+
+// ContainerLogFileInfo is a container whose log is kept in a file.
+type ContainerLogFileInfo struct {
+	// ID is the container's full ID, Name its name without the slash.
+	ID, Name string
+	// Host is the value of the label host.
+	Host string
+	// Image is the reference that the container was created from.
+	Image string
+	// Labels are the container's labels.
+	Labels map[string]string
+	// Driver is the log driver, LogPath the log as this process sees it.
+	Driver, LogPath string
+	// Running is false for a container that has exited: nothing is added to
+	// its log before it is started again. One that is created and not started
+	// yet counts as running.
+	Running bool
+	// StartedAt and FinishedAt are of the last start and the last exit; zero
+	// if there was none. A running container's FinishedAt is of the run before.
+	Created, StartedAt, FinishedAt time.Time
+	// Err says why the log cannot be read now, with what to do; nil if it can.
+	// It is fs.ErrNotExist for a container that has not been started yet.
+	Err error
+}
+
+// CheckLogDrivers refuses the drivers whose files are not read.
+func CheckLogDrivers(drivers []string) error {
+	for _, d := range drivers {
+		if d != DriverJSONFile {
+			return fmt.Errorf("log driver %q: only the files of %q are read", d, DriverJSONFile)
+		}
+	}
+	return nil
+}
+
+// LogPath gives the path of a container's log as this process sees it. The
+// engine tells its own path, and none before the first start; containersDir,
+// unless empty, is where this process sees the engine's directory of containers.
+func LogPath(containersDir string, c docker.Container) string {
+	if c.LogPath != "" && containersDir == "" {
+		return c.LogPath
+	}
+	return filepath.Join(containersDir, c.ID, c.ID+"-json.log")
+}
+
+// fileInfoOf says where a container's log is.
+func fileInfoOf(containersDir string, c docker.Container) ContainerLogFileInfo {
+	return ContainerLogFileInfo{
+		ID: c.ID, Name: c.Name, Image: c.Image, Labels: c.Labels,
+		Driver: c.Driver, LogPath: LogPath(containersDir, c),
+		Running: c.Running || c.Status == statusCreated, Created: c.Created, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt,
+	}
+}
+
+// DiscoverContainerLogFiles gives every container, running or not, whose log
+// driver is one of drivers, sorted by name. A log that is missing or cannot be
+// read is told in its Err and is no failure of the whole; a container that
+// vanishes meanwhile is left out. containersDir is as for LogPath; where it is
+// empty a container that was never started has no path.
+func DiscoverContainerLogFiles(ctx context.Context, engine Engine, drivers []string, containersDir string) ([]ContainerLogFileInfo, error) {
+	if err := CheckLogDrivers(drivers); err != nil {
+		return nil, err
+	}
+	list, err := engine.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(list))
+	for i, s := range list {
+		ids[i] = s.ID
+	}
+	var infos []ContainerLogFileInfo
+	var failed []error
+	inspectAll(ctx, engine, ids, func(c docker.Container, err error) {
+		switch {
+		case errors.Is(err, docker.ErrNotFound):
+		case err != nil:
+			failed = append(failed, err)
+		case slices.Contains(drivers, c.Driver):
+			info := fileInfoOf(containersDir, c)
+			info.Err = checkReadable(info.LogPath)
+			infos = append(infos, info)
+		}
+	})
+	slices.SortFunc(infos, func(a, b ContainerLogFileInfo) int {
+		switch {
+		case a.Name < b.Name:
+			return -1
+		case a.Name > b.Name:
+			return 1
+		}
+		return 0
+	})
+	return infos, errors.Join(failed...)
+}
+
+// inspectAll inspects containers, some at a time, and gives each answer to got,
+// one at a time, from goroutines that have ended when it returns.
+func inspectAll(ctx context.Context, engine inspector, ids []string, got func(docker.Container, error)) {
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(inspectors)
+	for _, id := range ids {
+		g.Go(func() error {
+			c, err := engine.Inspect(ctx, id)
+			if c.ID == "" {
+				c.ID = id
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got(c, err)
+			return nil
+		})
+	}
+	_ = g.Wait() // its functions give no errors
+}
+
+// checkReadable opens a log for reading and says what to do if that fails.
+func checkReadable(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return explain(err)
+	}
+	return f.Close()
+}
+
+// explain adds to the error of a log's file what an operator can do about it.
+// It names the first directory on the way that is missing or closed, with its
+// mode.
+func explain(err error) error {
+	var pe *fs.PathError
+	if !errors.As(err, &pe) {
+		return err
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		at, mode := blockedAt(pe.Path)
+		return fmt.Errorf("%w (%s has mode %v and uid %d may not pass): run the agent as root or give it the capability CAP_DAC_READ_SEARCH", err, at, mode, os.Geteuid())
+	case errors.Is(err, fs.ErrNotExist):
+		if dir := filepath.Dir(filepath.Dir(pe.Path)); !exists(dir) {
+			return fmt.Errorf("%w: Docker's directory %s is not visible here: mount it read-only at the same path, or set docker.containers_dir to where it is mounted", err, dir)
+		}
+	}
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// blockedAt gives the first part of a path that cannot be entered or read, and
+// its mode.
+func blockedAt(path string) (string, fs.FileMode) {
+	last := path
+	for p := path; ; p = filepath.Dir(p) {
+		st, err := os.Stat(p)
+		if err == nil {
+			return p, st.Mode().Perm()
+		}
+		last = p
+		if p == filepath.Dir(p) {
+			return last, 0
+		}
+	}
+}

@@ -1,0 +1,954 @@
+package monitors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/positions"
+	"github.com/log-capturer/log_capturer/internal/tail"
+)
+
+const (
+	// MethodFileMonitor is the road of logs read from their files.
+	MethodFileMonitor = "file_monitor"
+
+	// readBytes is how much of one log is read at a time. It bounds how long
+	// the others wait, and is longer than Docker's longest entry.
+	readBytes = 256 << 10
+
+	// pollInterval is how often each log is looked at although nothing told us
+	// to. The contract promises 2 s.
+	pollInterval = 2 * time.Second
+
+	// quietTicks is after how many looks without news a log's writes are
+	// watched again instead.
+	quietTicks = 2
+
+	// openRetryMax is the longest pause between tries to open a log that cannot
+	// be read, or to go on after a read error.
+	openRetryMax = time.Minute
+)
+
+// Outlet takes the batches: the dispatcher.
+type Outlet interface {
+	Lanes() int
+	LaneOf(containerName string) int
+	// Reserve gives a lane's open batch, waiting until there is room behind it.
+	Reserve(ctx context.Context, lane int) (*entry.Batch, error)
+	Submit(lane int, b *entry.Batch)
+}
+
+// Registry knows how far each log has been read and delivered.
+type Registry interface {
+	Lookup(key string) (positions.Saved, bool)
+	Register(key, note string, start [entry.NumStreams]entry.Position) (log uint32)
+	Unregister(log uint32)
+	Forget(key string) error
+}
+
+// Spans is told of lines that are on their way.
+type Spans interface {
+	Begin(log uint32, ends [entry.NumStreams]entry.Position, lines [entry.NumStreams]int) (seqs [entry.NumStreams]uint64)
+}
+
+// MalformedCopies keeps copies of lines that were shipped raw. What fails there
+// is not the reader's to mend.
+type MalformedCopies interface {
+	CopyMalformed(lines []MalformedLine)
+}
+
+// FileMonitorConfig is what a FileMonitor is made of.
+type FileMonitorConfig struct {
+	Outlet    Outlet
+	Registry  Registry
+	Spans     Spans
+	Malformed MalformedCopies
+	Labels    LabelConfig
+
+	// Tick is how often a log that is being written to is read; while it is
+	// quiet a write is noticed at once.
+	Tick time.Duration
+	// BatchBytes is the size at which a batch is handed on though there is
+	// more to read.
+	BatchBytes int
+	// MaxLineBytes cuts longer lines.
+	MaxLineBytes int
+	// ShipMalformed ships what is no entry of Docker's with a label of its own;
+	// otherwise it goes to the dead letters alone.
+	ShipMalformed bool
+	// FirstStart is when this agent first ran. Logs of older containers are
+	// read from their end if FromEnd is set, and without what was older than
+	// IgnoreOlderThan (0: nothing is too old) then.
+	FirstStart      time.Time
+	FromEnd         bool
+	IgnoreOlderThan time.Duration
+	// MaxDescriptors bounds the log files held open at a time; 0: no bound.
+	MaxDescriptors int64
+
+	Logger  *slog.Logger
+	Metrics *FileMetrics
+}
+
+// FileMonitor reads the logs of any number of containers from their files. One
+// goroutine waits for news, one per lane reads; a log is in the hands of one
+// reader at a time, for one buffer, then goes to the back of its lane's queue.
+type FileMonitor struct {
+	cfg         FileMonitorConfig
+	wake        wakeSource
+	descriptors *tail.Descriptors
+
+	mu     sync.Mutex
+	logs   map[string]*fileLog     // by container ID
+	byWD   map[int]*fileLog        // by watch
+	active map[*fileLog]struct{}   // those in stateActive
+	ready  []laneQueue             // by lane
+	said   map[string]struct{}     // problems that were logged and are not over
+	failed map[*fileLog]logProblem // logs that cannot be read now
+	// forgetting are removed containers whose last lines are on their way.
+	forgetting map[string]struct{}
+	gapAt      time.Time // when lines were last found to be lost
+}
+
+// logState says whose a log is.
+type logState uint8
+
+const (
+	stateClosed  logState = iota // no file yet, or none that can be read: the poll tries again
+	stateOpening                 // in the hands of open
+	stateQueued                  // in its lane's queue
+	stateReading                 // in the hands of its lane's reader
+	stateActive                  // read to its end; looked at on each tick
+	stateIdle                    // quiet: its writes are watched
+	stateHeld                    // the store refuses it for now: dispatch says when to go on
+	stateFailed                  // a read failed: the poll tries again
+	stateGone                    // no longer one of the monitor's
+)
+
+// schedule is the part of a log that FileMonitor.mu guards.
+type schedule struct {
+	state logState
+	// again: there was news while it was in somebody's hands.
+	again bool
+	// exited: its container does not run. removed: nor will it ever again.
+	exited, removed bool
+	// wd is its watch, -1 without one.
+	wd int
+	// coming becomes next when the log is read next.
+	coming      *entry.Source
+	comingSince int64
+	started     time.Time // of the newest source
+	// quiet counts ticks without news. fails and retryAt are of stateClosed and
+	// stateFailed.
+	quiet   int
+	fails   int
+	retryAt time.Time
+}
+
+// logProblem is why a log cannot be read.
+type logProblem struct {
+	err   error
+	since time.Time
+}
+
+// laneQueue holds the logs of a lane that have something to read.
+type laneQueue struct {
+	logs   []*fileLog
+	signal chan struct{} // has room for one: logs is not empty
+}
+
+// NewFileMonitor makes a FileMonitor. It starts nothing but asks the kernel for
+// an inotify instance; without one the monitor only polls.
+func NewFileMonitor(cfg FileMonitorConfig) *FileMonitor {
+	var wake wakeSource
+	n, err := newInotify()
+	if err != nil {
+		cfg.Logger.Warn("inotify is not to be had: logs are read every 2 s only", "error", err)
+		wake = newPollOnly()
+	} else {
+		wake = n
+	}
+	return newFileMonitor(cfg, wake)
+}
+
+func newFileMonitor(cfg FileMonitorConfig, wake wakeSource) *FileMonitor {
+	m := &FileMonitor{
+		cfg:         cfg,
+		wake:        wake,
+		descriptors: &tail.Descriptors{Max: cfg.MaxDescriptors},
+		logs:        make(map[string]*fileLog),
+		byWD:        make(map[int]*fileLog),
+		active:      make(map[*fileLog]struct{}),
+		said:        make(map[string]struct{}),
+		failed:      make(map[*fileLog]logProblem),
+		forgetting:  make(map[string]struct{}),
+	}
+	for range cfg.Outlet.Lanes() {
+		m.ready = append(m.ready, laneQueue{signal: make(chan struct{}, 1)})
+	}
+	m.observe(cfg.Metrics.reg)
+	return m
+}
+
+// Run reads until ctx ends, and returns nil unless something is broken that
+// cannot be helped.
+func (m *FileMonitor) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, m.wake.kick)
+	defer stop()
+	g.Go(func() error { return m.watchLoop(ctx) })
+	for lane := range m.ready {
+		g.Go(func() error { return m.readLane(ctx, lane) })
+	}
+	err := g.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, lg := range m.logs {
+		if lg.tail != nil {
+			lg.tail.Close()
+		}
+	}
+	clear(m.logs)
+	clear(m.active)
+	return errors.Join(err, m.wake.close())
+}
+
+// addContainerLogFile begins to read a container's log, or goes on if it is read
+// already: a start of the container, or one more look at the list. It may be
+// called from any goroutine; of one container by one at a time.
+func (m *FileMonitor) addContainerLogFile(info ContainerLogFileInfo) {
+	saved, known := m.cfg.Registry.Lookup(info.ID)
+	if known {
+		if name, ok := nameSince(saved.Note, info.StartedAt); ok {
+			info.Name = name
+		}
+	}
+	src := &entry.Source{
+		ID: info.ID, Name: info.Name, Method: MethodFileMonitor,
+		Lane: m.cfg.Outlet.LaneOf(info.Name), Stats: &entry.Stats{},
+	}
+	src.Labels, src.Metadata = labelsOf(m.cfg.Labels, info)
+
+	m.mu.Lock()
+	if lg := m.logs[info.ID]; lg != nil {
+		lg.exited = !info.Running
+		if lg.started.Before(info.StartedAt) {
+			// What comes after the exit before belongs to the new start.
+			src.Stats = lg.stats
+			lg.coming, lg.comingSince = src, info.FinishedAt.UnixNano()
+			if info.FinishedAt.IsZero() {
+				lg.comingSince = 0
+			}
+			lg.started = info.StartedAt
+		}
+		open := lg.state == stateClosed
+		m.news(lg)
+		m.mu.Unlock()
+		if open {
+			m.open(lg)
+		}
+		return
+	}
+	lg := &fileLog{id: info.ID, name: info.Name, path: info.LogPath, lane: src.Lane, stats: src.Stats, src: src}
+	lg.wd, lg.exited, lg.started = -1, !info.Running, info.StartedAt
+	if info.Created.Before(m.cfg.FirstStart) && m.cfg.IgnoreOlderThan > 0 {
+		lg.ignoreBefore = m.cfg.FirstStart.Add(-m.cfg.IgnoreOlderThan).UnixNano()
+	}
+	lg.lastTime = info.Created.UnixNano()
+	lg.fromEnd = m.cfg.FromEnd && info.Created.Before(m.cfg.FirstStart)
+	m.logs[info.ID] = lg
+	m.mu.Unlock()
+	m.open(lg)
+}
+
+// containerExited says that a container runs no more: its log is read to its
+// end, then let go.
+func (m *FileMonitor) containerExited(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if lg := m.logs[id]; lg != nil && !lg.exited {
+		lg.exited = true
+		m.news(lg)
+	}
+}
+
+// containerRemoved says that a container is no more: what is left of its log is
+// read through the descriptors held, then everything about it is forgotten.
+func (m *FileMonitor) containerRemoved(id string) {
+	m.mu.Lock()
+	lg := m.logs[id]
+	if lg == nil {
+		m.mu.Unlock()
+		m.forget(id)
+		return
+	}
+	lg.exited, lg.removed = true, true
+	if lg.state == stateClosed {
+		m.drop(lg)
+		m.mu.Unlock()
+		m.forget(id)
+		return
+	}
+	if lg.tail != nil {
+		lg.tail.MarkFinal()
+	}
+	m.news(lg)
+	m.mu.Unlock()
+}
+
+func (m *FileMonitor) forget(id string) {
+	if _, known := m.cfg.Registry.Lookup(id); !known {
+		return
+	}
+	err := m.cfg.Registry.Forget(id)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if errors.Is(err, positions.ErrInFlight) {
+		m.forgetting[id] = struct{}{} // the poll tries again
+		return
+	}
+	delete(m.forgetting, id)
+	if err != nil {
+		m.cfg.Logger.Warn("position of a removed container could not be deleted", "container_id", id, "error", err)
+	}
+}
+
+// Wake says that the store takes a source's lines again.
+func (m *FileMonitor) Wake(src *entry.Source) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if lg := m.logs[src.ID]; lg != nil && lg.state == stateHeld {
+		m.enqueue(lg)
+	}
+}
+
+// ids gives the containers whose logs are read.
+func (m *FileMonitor) ids() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := make([]string, 0, len(m.logs))
+	for id := range m.logs {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// news lets a log be read (again). mu is held.
+func (m *FileMonitor) news(lg *fileLog) {
+	switch lg.state {
+	case stateActive, stateIdle:
+		m.enqueue(lg)
+	case stateQueued, stateReading, stateOpening:
+		lg.again = true
+	case stateClosed, stateHeld, stateFailed, stateGone:
+		// Somebody else decides when.
+	}
+}
+
+// enqueue puts a log at the back of its lane's queue. mu is held.
+func (m *FileMonitor) enqueue(lg *fileLog) {
+	delete(m.active, lg)
+	lg.state, lg.again, lg.quiet = stateQueued, false, 0
+	q := &m.ready[lg.lane]
+	q.logs = append(q.logs, lg)
+	select {
+	case q.signal <- struct{}{}:
+	default:
+	}
+}
+
+// take gives the next log of a lane to its reader, or nil. more keeps the signal
+// up for those that are left.
+func (m *FileMonitor) take(lane int) *fileLog {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := &m.ready[lane]
+	if len(q.logs) == 0 {
+		return nil
+	}
+	lg := q.logs[0]
+	q.logs = append(q.logs[:0], q.logs[1:]...)
+	lg.state, lg.again = stateReading, false
+	lg.final = lg.exited
+	if lg.coming != nil {
+		lg.next, lg.nextSince, lg.coming = lg.coming, lg.comingSince, nil
+	}
+	return lg
+}
+
+// drop lets a log go for good. mu is held, and nobody else has it in hand.
+func (m *FileMonitor) drop(lg *fileLog) {
+	lg.state = stateGone
+	if m.logs[lg.id] == lg {
+		delete(m.logs, lg.id)
+	}
+	delete(m.active, lg)
+	delete(m.failed, lg)
+	if lg.wd >= 0 {
+		if m.byWD[lg.wd] == lg {
+			delete(m.byWD, lg.wd)
+		}
+		m.wake.forget(lg.wd)
+		lg.wd = -1
+	}
+	if lg.tail != nil {
+		lg.tail.Close()
+	}
+}
+
+// open takes hold of a log's files and lets it be read. Without a file it stays
+// closed until one appears.
+func (m *FileMonitor) open(lg *fileLog) {
+	m.mu.Lock()
+	if lg.state != stateClosed {
+		lg.again = true
+		m.mu.Unlock()
+		return
+	}
+	lg.state = stateOpening
+	m.mu.Unlock()
+	for {
+		// The watch first: what appears after the look is told.
+		m.setWatch(lg, false)
+		t, err := tail.Open(lg.path, tail.Options{Descriptors: m.descriptors})
+		if err == nil {
+			err = m.resume(lg, t)
+			if err != nil {
+				t.Close()
+			}
+		}
+		m.mu.Lock()
+		if err == nil {
+			lg.tail = t
+			lg.fails = 0
+			m.recovered(lg)
+			if lg.removed {
+				t.MarkFinal()
+			}
+			m.enqueue(lg)
+			m.mu.Unlock()
+			return
+		}
+		if lg.again && errors.Is(err, fs.ErrNotExist) && !lg.removed {
+			lg.again = false
+			m.mu.Unlock()
+			continue
+		}
+		lg.state = stateClosed
+		switch {
+		case lg.removed:
+			m.drop(lg)
+			m.mu.Unlock()
+			m.forget(lg.id)
+			return
+		case lg.exited && errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
+			// Its log was deleted, or it never wrote one; a start brings it back.
+			m.drop(lg)
+			m.cfg.Logger.Debug("exited container has no log file", "container", lg.name, "path", lg.path)
+		case errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
+			// Not started yet, or removed already.
+			lg.retryAt = time.Now()
+		default:
+			m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, explain(err)))
+		}
+		m.mu.Unlock()
+		return
+	}
+}
+
+// resume places a log where its delivery has stopped.
+func (m *FileMonitor) resume(lg *fileLog, t *tail.Log) error {
+	saved, known := m.cfg.Registry.Lookup(lg.id)
+	plan := planResume(saved.Read, t.Find)
+	note := nameNote(lg.src.Name, lg.started)
+	switch {
+	case plan.seq > 0:
+		ok, err := t.SeekTo(plan.seq, plan.offset)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			m.cfg.Metrics.resumesByTime.Inc()
+			m.cfg.Logger.Warn("saved offset does not fit the log file; it is read from its start, and lines are recognised by their times",
+				"container", lg.name, "path", lg.path, "offset", plan.offset)
+			for s := range plan.skip {
+				plan.skip[s] = byTime(saved.Read[s])
+			}
+		}
+	case !known && lg.fromEnd:
+		if err := t.SeekEnd(); err != nil {
+			return err
+		}
+		id, _, offset := t.Where()
+		end := entry.Position{File: id, Offset: offset}
+		saved.Read = [entry.NumStreams]entry.Position{end, end}
+	}
+	if plan.lost != ([entry.NumStreams]bool{}) {
+		m.cfg.Metrics.gaps.Inc()
+		m.mu.Lock()
+		m.gapAt = time.Now()
+		m.mu.Unlock()
+		m.cfg.Logger.Warn("the file in which reading had stopped is gone: what was written to it afterwards is lost; larger or more log files (log-opts max-size, max-file) bridge longer outages",
+			"container", lg.name, "path", lg.path, "last_line", time.Unix(0, max(saved.Read[0].Time, saved.Read[1].Time)).UTC())
+	}
+	for s := range lg.streams {
+		pos := saved.Read[s]
+		lg.streams[s] = streamState{time: pos.Time, ordinal: pos.Ordinal, saved: pos, skip: plan.skip[s]}
+		lg.lastTime = max(lg.lastTime, pos.Time)
+	}
+	lg.log = m.cfg.Registry.Register(lg.id, note, saved.Read)
+	lg.src.Log = lg.log
+	return nil
+}
+
+// startedAgain keeps the name of a new start beside the position.
+func (m *FileMonitor) startedAgain(lg *fileLog, id entry.FileID, at int64) {
+	var ends [entry.NumStreams]entry.Position
+	for s := range lg.streams {
+		ends[s] = lg.streams[s].position(id, at)
+	}
+	m.mu.Lock()
+	started := lg.started
+	m.mu.Unlock()
+	m.cfg.Registry.Register(lg.id, nameNote(lg.src.Name, started), ends)
+}
+
+// setWatch watches a log's directory, with or without writes. It is false if
+// there is no watch: the poll must do.
+func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
+	wd, err := m.wake.watch(filepath.Dir(lg.path), writes)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			m.cfg.Metrics.watchErrors.Inc()
+			m.sayOnce("watch", "a log cannot be watched and is read every 2 s only", err)
+		}
+		return false
+	}
+	if wd < 0 {
+		return false
+	}
+	if lg.state == stateGone {
+		m.wake.forget(wd)
+		return false
+	}
+	lg.wd = wd
+	m.byWD[wd] = lg
+	return true
+}
+
+// sayOnce logs a problem of the whole monitor the first time. mu is held.
+func (m *FileMonitor) sayOnce(key, text string, err error) {
+	if _, said := m.said[key]; !said {
+		m.said[key] = struct{}{}
+		m.cfg.Logger.Warn(text, "error", err)
+	}
+}
+
+// failedBy notes that a log cannot be read, says so the first time, and sets the
+// time of the next try. mu is held.
+func (m *FileMonitor) failedBy(lg *fileLog, err error) {
+	m.cfg.Metrics.readErrors.Inc()
+	p, known := m.failed[lg]
+	if !known {
+		p.since = time.Now()
+	}
+	if !known && len(m.failed) == 0 {
+		// A directory that is closed is one problem, not a thousand.
+		m.cfg.Logger.Error("log cannot be read; it will be tried again", "error", err)
+	} else if !known {
+		m.cfg.Logger.Debug("log cannot be read; it will be tried again", "error", err)
+	}
+	p.err = err
+	m.failed[lg] = p
+	lg.fails++
+	pause := openRetryMax
+	if lg.fails < 6 {
+		pause = pollInterval << (lg.fails - 1)
+	}
+	lg.retryAt = time.Now().Add(min(pause, openRetryMax) - pollInterval/2)
+}
+
+// recovered notes that a log can be read. mu is held.
+func (m *FileMonitor) recovered(lg *fileLog) {
+	p, failed := m.failed[lg]
+	if !failed {
+		return
+	}
+	delete(m.failed, lg)
+	if len(m.failed) == 0 {
+		m.cfg.Logger.Info("all logs can be read again", "after", time.Since(p.since).Round(time.Second))
+	}
+}
+
+// watchLoop waits for news of any log.
+func (m *FileMonitor) watchLoop(ctx context.Context) error {
+	var events []wakeEvent
+	var logs []*fileLog // reused
+	now := time.Now()
+	nextPoll, lastTick := now.Add(pollInterval), now
+	for ctx.Err() == nil {
+		until := nextPoll
+		if m.anyActive() {
+			if t := lastTick.Add(m.cfg.Tick); t.Before(until) {
+				until = t
+			}
+		}
+		var err error
+		if events, err = m.wake.wait(until, events[:0]); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("file monitor: %w", err)
+		}
+		overflow := m.handle(events)
+		now := time.Now()
+		if !now.Before(lastTick.Add(m.cfg.Tick)) {
+			lastTick = now
+			logs = m.tick(logs[:0])
+		}
+		if overflow || !now.Before(nextPoll) {
+			nextPoll = now.Add(pollInterval)
+			logs = m.poll(logs[:0], overflow)
+		}
+	}
+	return nil
+}
+
+func (m *FileMonitor) anyActive() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.active) > 0
+}
+
+// handle acts on notifications, and reports whether some were lost.
+func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
+	m.cfg.Metrics.events.Add(float64(len(events)))
+	for _, e := range events {
+		if e.overflow {
+			overflow = true
+			continue
+		}
+		m.mu.Lock()
+		lg := m.byWD[e.wd]
+		if lg == nil {
+			m.mu.Unlock()
+			continue
+		}
+		if e.ended {
+			delete(m.byWD, e.wd)
+			if lg.wd == e.wd {
+				lg.wd = -1
+			}
+		}
+		state := lg.state
+		m.mu.Unlock()
+		switch {
+		case state == stateClosed || state == stateOpening:
+			if e.appeared {
+				m.open(lg)
+			}
+		case e.appeared || e.ended:
+			m.handleLogRotation(lg)
+		case e.written && state == stateIdle:
+			m.setWatch(lg, false)
+			m.mu.Lock()
+			m.news(lg)
+			m.mu.Unlock()
+		}
+	}
+	return overflow
+}
+
+// handleLogRotation looks whether a log's path has moved on, and takes hold of
+// the new files at once: the next rotation may unlink them. The readers come to
+// them in order.
+func (m *FileMonitor) handleLogRotation(lg *fileLog) {
+	m.mu.Lock()
+	t := lg.tail
+	gone := lg.state == stateGone || t == nil
+	m.mu.Unlock()
+	if gone {
+		return
+	}
+	state, err := t.Check()
+	switch {
+	case err != nil:
+	case state == tail.Gone || state == tail.Unchanged:
+		// Whether the container is no more, Docker says.
+		return
+	case state == tail.Rotated:
+		var change tail.Change
+		change, err = t.Refresh()
+		m.cfg.Metrics.rotations.Add(float64(change.Files))
+		if change.Gap {
+			m.cfg.Metrics.gaps.Inc()
+			m.cfg.Logger.Debug("a log was rotated through all its files between two looks: a file may have been missed", "container", lg.name)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.cfg.Metrics.readErrors.Inc()
+		m.sayOnce("rotation", "the files of a log cannot be listed", err)
+		return
+	}
+	m.news(lg)
+}
+
+// tick looks at the logs that have been written to a moment ago.
+func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
+	m.mu.Lock()
+	for lg := range m.active {
+		logs = append(logs, lg)
+	}
+	m.mu.Unlock()
+	for _, lg := range logs {
+		quiet := lg.tail.Quiet()
+		if quiet {
+			m.mu.Lock()
+			lg.quiet++
+			watch := lg.quiet >= quietTicks && lg.state == stateActive
+			m.mu.Unlock()
+			if !watch {
+				continue
+			}
+			// Watch first, then look once more: a write between the two is
+			// told or seen.
+			watched := m.setWatch(lg, true)
+			if quiet = lg.tail.Quiet(); quiet {
+				m.mu.Lock()
+				if lg.state == stateActive {
+					delete(m.active, lg)
+					lg.state = stateIdle
+				}
+				m.mu.Unlock()
+				continue
+			}
+			if watched {
+				m.setWatch(lg, false)
+			}
+		}
+		m.mu.Lock()
+		m.news(lg)
+		m.mu.Unlock()
+	}
+	return logs
+}
+
+// poll is the safety net: it looks at every log, and counts what notifications
+// should have told. after is set when they are known to have been lost.
+func (m *FileMonitor) poll(logs []*fileLog, after bool) []*fileLog {
+	now := time.Now()
+	m.mu.Lock()
+	for _, lg := range m.logs {
+		logs = append(logs, lg)
+	}
+	forgetting := slices.Collect(maps.Keys(m.forgetting))
+	m.mu.Unlock()
+	for _, id := range forgetting {
+		m.forget(id)
+	}
+	var suspects []*fileLog
+	for _, lg := range logs {
+		m.mu.Lock()
+		state, retry := lg.state, !now.Before(lg.retryAt)
+		m.mu.Unlock()
+		switch state {
+		case stateClosed:
+			if retry {
+				m.open(lg)
+			}
+		case stateFailed:
+			if retry {
+				m.mu.Lock()
+				if lg.state == stateFailed {
+					m.enqueue(lg)
+				}
+				m.mu.Unlock()
+			}
+		case stateIdle, stateActive, stateQueued, stateReading, stateHeld:
+			found, err := lg.tail.Check()
+			switch {
+			case err != nil || found == tail.Unchanged || found == tail.Gone:
+			case found == tail.Grown && state != stateIdle:
+				// A tick or a reader will see it.
+			default:
+				suspects = append(suspects, lg)
+			}
+		case stateOpening, stateGone:
+		}
+	}
+	if len(suspects) == 0 {
+		return logs
+	}
+	// What has been told meanwhile was not missed.
+	var told map[*fileLog]bool
+	if events, err := m.wake.wait(now, nil); err == nil && len(events) > 0 {
+		told = make(map[*fileLog]bool, len(events))
+		m.mu.Lock()
+		for _, e := range events {
+			if lg := m.byWD[e.wd]; lg != nil {
+				told[lg] = true
+			}
+		}
+		m.mu.Unlock()
+		m.handle(events)
+	}
+	for _, lg := range suspects {
+		if !told[lg] {
+			m.cfg.Metrics.missed.Inc()
+		}
+		m.handleLogRotation(lg)
+	}
+	return logs
+}
+
+// readLane reads the logs of a lane in turns.
+func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
+	j := &joiner{
+		maxLine: m.cfg.MaxLineBytes, shipMalformed: m.cfg.ShipMalformed,
+		begin: m.cfg.Spans.Begin, started: m.startedAgain,
+	}
+	buf := make([]byte, readBytes)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.ready[lane].signal:
+		}
+		for ctx.Err() == nil {
+			lg := m.take(lane)
+			if lg == nil {
+				break
+			}
+			b, err := m.cfg.Outlet.Reserve(ctx, lane)
+			if err != nil {
+				return nil // ctx has ended
+			}
+			for lg != nil {
+				m.read(j, lg, b, buf)
+				if b.Size()+readBytes > m.cfg.BatchBytes || ctx.Err() != nil {
+					break
+				}
+				lg = m.take(lane)
+			}
+			if len(j.malformed) > 0 {
+				m.cfg.Malformed.CopyMalformed(j.malformed)
+				clear(j.malformed)
+				j.malformed = j.malformed[:0]
+			}
+			m.cfg.Metrics.add(&j.counts)
+			m.cfg.Outlet.Submit(lane, b)
+		}
+	}
+}
+
+// read visits one log and decides whose it is then.
+func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
+	if lg.src.Held.Load() {
+		m.mu.Lock()
+		lg.state = stateHeld
+		if !lg.src.Held.Load() { // let go before it could be waked
+			m.enqueue(lg)
+		}
+		m.mu.Unlock()
+		return
+	}
+	ignored := lg.ignored
+	r := j.visit(lg, b, buf, lg.final)
+	if ignored == 0 && lg.ignored > 0 {
+		m.cfg.Logger.Info("entries older than ignore_older_than are skipped", "container", lg.name)
+	}
+	if r.truncated {
+		m.cfg.Metrics.truncations.Inc()
+		m.cfg.Logger.Warn("log file was truncated by somebody else; it is read anew from its start", "container", lg.name, "path", lg.path)
+	}
+	done := !r.more && r.err == nil && lg.final && (lg.tail.Unread() == 0)
+
+	m.mu.Lock()
+	if r.err != nil {
+		m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, r.err))
+		lg.state = stateFailed
+		m.mu.Unlock()
+		return
+	}
+	m.recovered(lg)
+	lg.fails = 0
+	switch {
+	case r.more || lg.again:
+		m.enqueue(lg)
+	case done && lg.exited && lg.coming == nil || lg.removed && !r.more:
+		m.drop(lg)
+		removed := lg.removed
+		m.mu.Unlock()
+		if removed {
+			m.forget(lg.id)
+		} else {
+			m.cfg.Registry.Unregister(lg.log)
+		}
+		return
+	default:
+		lg.state = stateActive
+		m.active[lg] = struct{}{}
+		if len(m.active) == 1 {
+			m.wake.kick() // ticks are needed now
+		}
+	}
+	m.mu.Unlock()
+}
+
+// FileHealth is the state of the file monitor, for /health.
+type FileHealth struct {
+	FilesMonitored int   // containers on this road
+	FilesHeld      int64 // descriptors of log files
+	UnreadBytes    int64
+	// Failed are the logs that cannot be read, and the first of their errors.
+	Failed   int
+	FailedBy error
+	// Held are the logs that the store refuses for now.
+	Held int
+	// MalformedAt and GapAt are when a malformed line, and lines lost, were last
+	// found; zero if never.
+	MalformedAt, GapAt time.Time
+}
+
+// Health gives the monitor's state. It costs an fstat for each file held.
+func (m *FileMonitor) Health() FileHealth {
+	m.mu.Lock()
+	h := FileHealth{
+		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed),
+		GapAt: m.gapAt, MalformedAt: m.cfg.Metrics.malformedAt(),
+	}
+	tails := make([]*tail.Log, 0, len(m.logs))
+	for _, lg := range m.logs {
+		if lg.tail != nil {
+			tails = append(tails, lg.tail)
+		}
+		if lg.state == stateHeld {
+			h.Held++
+		}
+	}
+	var since time.Time
+	for _, p := range m.failed {
+		if since.IsZero() || p.since.Before(since) {
+			since, h.FailedBy = p.since, p.err
+		}
+	}
+	m.mu.Unlock()
+	for _, t := range tails {
+		h.UnreadBytes += t.Unread()
+	}
+	return h
+}

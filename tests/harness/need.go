@@ -1,0 +1,53 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// requireEnv, set to 1, turns what would skip a test into a failure.
+const requireEnv = "LOG_CAPTURER_REQUIRE_DOCKER"
+
+// NeedDocker skips the test unless a Docker engine can be started here.
+func NeedDocker(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		missing(tb, "a Docker engine of the test's own needs root")
+	}
+	for _, name := range []string{"dockerd", "containerd", "runc"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing(tb, fmt.Sprintf("%s is not installed (Debian: apt-get install docker.io containerd runc iptables): %v", name, err))
+		}
+	}
+}
+
+func missing(tb testing.TB, why string) {
+	tb.Helper()
+	if os.Getenv(requireEnv) == "1" {
+		tb.Fatalf("%s=1, but %s", requireEnv, why)
+	}
+	tb.Skipf("%s (%s=1 makes this a failure)", why, requireEnv)
+}
+
+// ModuleRoot gives the directory of the go.mod above the working directory,
+// which is the package's during its test.
+func ModuleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}
