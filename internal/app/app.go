@@ -1,0 +1,278 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/log-capturer/log_capturer/internal/config"
+	"github.com/log-capturer/log_capturer/internal/deadletter"
+	"github.com/log-capturer/log_capturer/internal/dispatch"
+	"github.com/log-capturer/log_capturer/internal/docker"
+	"github.com/log-capturer/log_capturer/internal/loki"
+	"github.com/log-capturer/log_capturer/internal/monitors"
+	"github.com/log-capturer/log_capturer/internal/positions"
+	"github.com/log-capturer/log_capturer/internal/server"
+	"github.com/log-capturer/log_capturer/internal/stdout"
+)
+
+// lanes is the number of ordered lanes: of requests in flight and of readers.
+const lanes = 2
+
+// Options are what Run needs beside the configuration.
+type Options struct {
+	Config *config.Config
+	Build  server.Build
+	Logger *slog.Logger
+	// Out is where the stdout sink writes.
+	Out io.Writer
+	// Hard, when closed, cuts the stop short: nothing more is delivered.
+	Hard <-chan struct{}
+	// Listening, unless nil, is called with the address once HTTP is served.
+	Listening func(addr string)
+}
+
+// agent is one running agent.
+type agent struct {
+	cfg *config.Config
+	log *slog.Logger
+
+	registry   *prometheus.Registry
+	positions  *positions.Store
+	dead       *deadLetters
+	loki       *loki.Client // nil with the stdout sink
+	out        *stdout.Sink // nil with the loki sink
+	dispatcher *dispatch.Dispatcher
+	engine     *docker.Client
+	files      *monitors.FileMonitor
+	containers *monitors.ContainerMonitor // nil when monitors.container.enabled is false
+	server     *server.Server
+}
+
+// Run runs the agent until ctx ends, then stops it within the grace period. The
+// error says why it could not start, or what made it stop.
+func Run(ctx context.Context, o Options) error {
+	a := &agent{cfg: o.Config, log: o.Logger, registry: prometheus.NewRegistry()}
+	a.registry.MustRegister(collectors.NewGoCollector(), server.NewProcessCollector(o.Build))
+	err := a.build(o.Out)
+	defer a.close()
+	if err != nil {
+		return err
+	}
+	if err := a.server.Listen(ctx); err != nil {
+		return err
+	}
+	if o.Listening != nil {
+		o.Listening(a.server.Addr().String())
+	}
+	a.log.Info("log_capturer started", "version", o.Build.Version, "http", a.server.Addr().String(), "data_dir", a.cfg.DataDir, "sink", a.sinkName())
+	return a.run(ctx, o.Hard)
+}
+
+func (a *agent) sinkName() string {
+	if a.loki == nil {
+		return "stdout"
+	}
+	return "loki"
+}
+
+// build makes all components; nothing runs yet.
+func (a *agent) build(out io.Writer) error {
+	var err error
+	a.positions, err = positions.Open(positions.Config{Dir: a.cfg.DataDir, Logger: a.log, Registerer: a.registry})
+	if err != nil {
+		return err
+	}
+	dead, err := deadletter.Open(a.cfg.DataDir, deadletter.Options{Logger: a.log, Registerer: a.registry})
+	if err != nil {
+		return err
+	}
+	a.dead = &deadLetters{log: dead}
+	sink, err := a.buildSink(out)
+	if err != nil {
+		return err
+	}
+	c, l := a.cfg.Monitors.Container, a.cfg.Sinks.Loki
+	a.dispatcher = dispatch.New(dispatch.Config{
+		Lanes: lanes, BatchBytes: l.BatchBytes, BatchWait: l.BatchWait,
+		Sink: sink, Acks: a.positions, DeadLetters: a.dead,
+		Wake:   func(s *entrySource) { a.files.Wake(s) },
+		Logger: a.log, Registerer: a.registry,
+	})
+	labels := monitors.LabelConfig{Static: l.Labels}
+	for _, cl := range c.ContainerLabels {
+		labels.ContainerLabels = append(labels.ContainerLabels, monitors.ContainerLabel(cl))
+	}
+	a.files = monitors.NewFileMonitor(monitors.FileMonitorConfig{
+		Outlet: a.dispatcher, Registry: a.positions, Spans: a.positions, Malformed: a.dead,
+		Labels: labels, Tick: l.BatchWait, BatchBytes: l.BatchBytes,
+		MaxLineBytes: c.MaxLineBytes, ShipMalformed: l.ShipMalformed,
+		FirstStart: a.positions.FirstStart(), FromEnd: c.ReadFrom == config.FromEnd,
+		IgnoreOlderThan: c.IgnoreOlderThan, MaxDescriptors: maxLogFiles(),
+		Logger: a.log, Metrics: monitors.NewFileMetrics(a.registry),
+	})
+	a.engine, err = docker.New(a.cfg.Docker.Host, docker.WithLogger(a.log), docker.WithRegisterer(a.registry))
+	if err != nil {
+		return err
+	}
+	if c.Enabled {
+		a.containers, err = monitors.NewContainerMonitor(monitors.ContainerMonitorConfig{
+			Engine: a.engine, Files: a.files, Saved: a.positions,
+			Cache:      monitors.NewContainerMetadataCache(0, a.registry),
+			LogDrivers: c.FileBasedMonitoring.LogDrivers, ContainersDir: a.cfg.Docker.ContainersDir,
+			Host: a.cfg.Host, SelfID: selfContainerID("/proc/self/mountinfo"),
+			Logger: a.log, Registerer: a.registry,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	a.server = server.New(server.Options{
+		Address: a.cfg.Server.Address(), Health: a.health, Ready: a.ready,
+		Metrics: a.registry, Log: a.log,
+	})
+	return nil
+}
+
+func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
+	if a.cfg.Sinks.Stdout.Enabled {
+		a.out = stdout.New(out)
+		return a.out, nil
+	}
+	l := a.cfg.Sinks.Loki
+	headers := make(map[string]string, len(l.Headers))
+	for name, value := range l.Headers {
+		headers[name] = value.Reveal()
+	}
+	var err error
+	a.loki, err = loki.New(loki.Config{
+		URL: l.PushURL(), TenantID: l.TenantID,
+		Username: l.BasicAuth.Username, Password: l.BasicAuth.Password.Reveal(), PasswordFile: l.BasicAuth.PasswordFile,
+		BearerTokenFile: l.BearerTokenFile,
+		TLS: loki.TLS{
+			CAFile: l.TLS.CAFile, CertFile: l.TLS.CertFile, KeyFile: l.TLS.KeyFile,
+			ServerName: l.TLS.ServerName, InsecureSkipVerify: l.TLS.InsecureSkipVerify,
+		},
+		Headers: headers, StructuredMetadata: l.StructuredMetadata,
+		BatchBytes: l.BatchBytes, Timeout: l.Timeout, Lanes: lanes,
+		Logger: a.log, Registerer: a.registry,
+	})
+	return a.loki, err
+}
+
+// maxLogFiles leaves some of the descriptors that this process may have for
+// everything that is no log file. The Go runtime has raised the soft limit to
+// the hard one.
+func maxLogFiles() int64 {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil || lim.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return max(int64(lim.Cur)-64, int64(lim.Cur)/2)
+}
+
+// errCutShort says that a second signal ended the stop.
+var errCutShort = errors.New("stopped at once: what was on its way will be sent again at the next start")
+
+// run starts everything, waits for ctx, and stops upstream first.
+func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
+	// Each stage has a context of its own, cancelled when the one before has
+	// stopped. A stage that fails stops the agent.
+	failed, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	base := context.WithoutCancel(ctx)
+	stage := func(g *errgroup.Group, name string, stageCtx context.Context, run func(context.Context) error) {
+		g.Go(func() error {
+			err := run(stageCtx)
+			if err != nil && stageCtx.Err() == nil {
+				fail(fmt.Errorf("%s: %w", name, err))
+			}
+			return err
+		})
+	}
+	var serving, saving, sending, reading errgroup.Group
+	serveCtx, stopServing := context.WithCancel(base)
+	saveCtx, stopSaving := context.WithCancel(base)
+	sendCtx, stopSending := context.WithCancel(base)
+	readCtx, stopReading := context.WithCancel(base)
+	stage(&serving, "http server", serveCtx, a.server.Run)
+	stage(&saving, "positions", saveCtx, a.positions.Run)
+	stage(&sending, "dispatcher", sendCtx, a.dispatcher.Run)
+	stage(&reading, "file monitor", readCtx, a.files.Run)
+	if a.containers != nil {
+		stage(&reading, "container monitor", readCtx, a.containers.Run)
+	}
+
+	<-failed.Done()
+	began := time.Now()
+	a.log.Info("log_capturer stops", "grace", a.cfg.ShutdownGrace)
+	drainCtx, cancelDrain := context.WithTimeout(base, a.cfg.ShutdownGrace)
+	defer cancelDrain()
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		select {
+		case <-hard:
+			cancelDrain()
+			stopSending()
+		case <-drainCtx.Done():
+		}
+	}()
+	var errs []error
+	stopReading()
+	errs = append(errs, reading.Wait())
+	if err := a.dispatcher.Drain(drainCtx); err != nil {
+		select {
+		case <-hard:
+			err = errCutShort
+		default:
+			a.log.Warn("not everything could be delivered in time; it will be read again at the next start", "error", err)
+			err = nil
+		}
+		errs = append(errs, err)
+	}
+	cancelDrain()
+	<-cut
+	stopSending()
+	errs = append(errs, sending.Wait())
+	stopSaving()
+	errs = append(errs, saving.Wait())
+	stopServing()
+	errs = append(errs, serving.Wait())
+	a.log.Info("log_capturer stopped", "after", time.Since(began).Round(time.Millisecond))
+	if ctx.Err() == nil {
+		return context.Cause(failed)
+	}
+	return errors.Join(errs...)
+}
+
+// close gives back what build has taken, in the opposite order.
+func (a *agent) close() {
+	if a.server != nil {
+		_ = a.server.Close() // closed already when it has run
+	}
+	if a.engine != nil {
+		_ = a.engine.Close() // idle connections
+	}
+	if a.loki != nil {
+		a.loki.Close()
+	}
+	if a.dead != nil {
+		if err := a.dead.log.Close(); err != nil {
+			a.log.Warn("dead-letter file could not be closed", "error", err)
+		}
+	}
+	if a.positions != nil {
+		if err := a.positions.Close(); err != nil {
+			a.log.Error("positions could not be saved; lines may be sent twice after the next start", "error", err)
+		}
+	}
+}

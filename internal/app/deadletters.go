@@ -1,0 +1,68 @@
+package app
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/log-capturer/log_capturer/internal/deadletter"
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/monitors"
+)
+
+type entrySource = entry.Source
+
+// deadLetters brings the dispatcher's refusals and the monitor's malformed lines
+// into the form of the dead-letter file.
+type deadLetters struct {
+	log *deadletter.Log
+
+	records atomic.Int64 // refused for good
+	atNs    atomic.Int64 // when the last was
+}
+
+func (d *deadLetters) health() (h deadHealth) {
+	h.records = d.records.Load()
+	if ns := d.atNs.Load(); ns != 0 {
+		h.at = time.Unix(0, ns)
+	}
+	return h
+}
+
+// Append is dispatch.DeadLetters: durable when it returns nil.
+func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
+	records := make([]deadletter.Record, 0, len(refusals))
+	for _, r := range refusals {
+		src, line := b.Sections[r.Section].Source, &b.Lines[r.Line]
+		rec := deadletter.Record{
+			ContainerID: src.ID, ContainerName: src.Name,
+			LineTime: time.Unix(0, line.Time), Reason: r.Reason, Raw: b.Message(line),
+		}
+		rec.Kind = deadletter.Malformed
+		if line.Class != entry.ClassMalformed {
+			rec.Kind = deadletter.Refused
+			rec.Stream = line.Class.Stream().String()
+		}
+		records = append(records, rec)
+	}
+	if err := d.log.Append(records); err != nil {
+		return err
+	}
+	d.records.Add(int64(len(records)))
+	d.atNs.Store(time.Now().UnixNano())
+	return nil
+}
+
+// CopyMalformed is monitors.MalformedCopies.
+func (d *deadLetters) CopyMalformed(lines []monitors.MalformedLine) {
+	records := make([]deadletter.Record, len(lines))
+	for i, l := range lines {
+		records[i] = deadletter.Record{
+			Kind:        deadletter.Malformed,
+			ContainerID: l.Source.ID, ContainerName: l.Source.Name,
+			LineTime: time.Unix(0, l.Time), Reason: monitors.ReasonMalformed,
+			Position: l.File + "@" + strconv.FormatInt(l.Offset, 10), Raw: l.Raw,
+		}
+	}
+	d.log.AppendUnsynced(records)
+}
