@@ -27,7 +27,6 @@ import (
 
 	"github.com/log-capturer/log_capturer/internal/app"
 	"github.com/log-capturer/log_capturer/internal/config"
-	"github.com/log-capturer/log_capturer/internal/server"
 )
 
 // version is the release; set with -ldflags "-X main.version=v1.2.3".
@@ -71,12 +70,20 @@ const defaultConfig = "/etc/log_capturer/config.yaml"
 // signal. It is not for delivering anything.
 const cutShort = 500 * time.Millisecond
 
+// build is what the program was built from. An alias, so that it can be given
+// to whoever has a type of its own with these fields.
+type build = struct {
+	Version   string // such as v1.2.3
+	Revision  string // of the source
+	GoVersion string
+}
+
 // program is one run of the command, with all that it takes from its
 // surroundings.
 type program struct {
 	out, err io.Writer
 	env      func(string) (string, bool)
-	build    server.Build
+	build    build
 	notify   func() (signals <-chan os.Signal, stop func())
 	// run is the agent. It returns nil once ctx has ended and what was under
 	// way is delivered or kept; when hard is closed it returns without delay.
@@ -262,8 +269,11 @@ func (p *program) serve(ctx context.Context, cfg *config.Config, log *slog.Logge
 	timer := time.NewTimer(cutShort)
 	defer timer.Stop()
 	select {
-	case <-done:
-	case <-timer.C: // it is about to end with the process
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("%w: %w", errCutShort, err)
+		}
+	case <-timer.C: // the agent ends with the process
 	}
 	return errCutShort
 }
@@ -279,8 +289,8 @@ func newLogger(w io.Writer, c config.Log) *slog.Logger {
 
 // buildInfo says what the program was built from: the release that was linked
 // in, else the module's version (go install), else "dev". bi may be nil.
-func buildInfo(release string, bi *debug.BuildInfo) server.Build {
-	b := server.Build{Version: release, Revision: "unknown", GoVersion: "unknown"}
+func buildInfo(release string, bi *debug.BuildInfo) build {
+	b := build{Version: release, Revision: "unknown", GoVersion: "unknown"}
 	if bi != nil {
 		b.GoVersion = bi.GoVersion
 		if b.Version == "" && bi.Main.Version != "(devel)" {

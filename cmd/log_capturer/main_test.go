@@ -22,7 +22,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/log-capturer/log_capturer/internal/config"
-	"github.com/log-capturer/log_capturer/internal/server"
 )
 
 // actAs, in the environment, makes the test binary be the command, with an
@@ -71,7 +70,7 @@ func newFixture(run runFunc) *fixture {
 	f.program = program{
 		out: &f.out, err: &f.err, run: run,
 		env:    func(string) (string, bool) { return "", false },
-		build:  server.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"},
+		build:  build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"},
 		notify: func() (<-chan os.Signal, func()) { return f.signals, func() { f.stopped = true } },
 	}
 	return f
@@ -278,6 +277,13 @@ func TestSignals(t *testing.T) {
 			}, errCutShort, 100 * time.Millisecond,
 		},
 		{
+			"is cut short and fails", 2,
+			func(_ context.Context, hard <-chan struct{}, _ <-chan struct{}) error {
+				<-hard
+				return io.ErrUnexpectedEOF
+			}, io.ErrUnexpectedEOF, 0,
+		},
+		{
 			"is deaf", 2,
 			func(_ context.Context, _ <-chan struct{}, over <-chan struct{}) error {
 				<-over
@@ -452,16 +458,16 @@ func TestBuildInfo(t *testing.T) {
 	for _, c := range []struct {
 		release string
 		bi      *debug.BuildInfo
-		want    server.Build
+		want    build
 	}{
-		{"", nil, server.Build{Version: "dev", Revision: "unknown", GoVersion: "unknown"}},
-		{"v1", nil, server.Build{Version: "v1", Revision: "unknown", GoVersion: "unknown"}},
-		{"", info("(devel)"), server.Build{Version: "dev", Revision: "unknown", GoVersion: "go1.26"}},
-		{"", info(""), server.Build{Version: "dev", Revision: "unknown", GoVersion: "go1.26"}},
-		{"", info("v2.0.0", rev), server.Build{Version: "v2.0.0", Revision: "abc", GoVersion: "go1.26"}},
-		{"v3", info("v2.0.0", rev, debug.BuildSetting{Key: "vcs.modified", Value: "true"}), server.Build{Version: "v3", Revision: "abc-dirty", GoVersion: "go1.26"}},
-		{"v3", info("", rev, debug.BuildSetting{Key: "vcs.modified", Value: "false"}), server.Build{Version: "v3", Revision: "abc", GoVersion: "go1.26"}},
-		{"v3", info("", debug.BuildSetting{Key: "vcs.modified", Value: "true"}), server.Build{Version: "v3", Revision: "unknown", GoVersion: "go1.26"}},
+		{"", nil, build{Version: "dev", Revision: "unknown", GoVersion: "unknown"}},
+		{"v1", nil, build{Version: "v1", Revision: "unknown", GoVersion: "unknown"}},
+		{"", info("(devel)"), build{Version: "dev", Revision: "unknown", GoVersion: "go1.26"}},
+		{"", info(""), build{Version: "dev", Revision: "unknown", GoVersion: "go1.26"}},
+		{"", info("v2.0.0", rev), build{Version: "v2.0.0", Revision: "abc", GoVersion: "go1.26"}},
+		{"v3", info("v2.0.0", rev, debug.BuildSetting{Key: "vcs.modified", Value: "true"}), build{Version: "v3", Revision: "abc-dirty", GoVersion: "go1.26"}},
+		{"v3", info("", rev, debug.BuildSetting{Key: "vcs.modified", Value: "false"}), build{Version: "v3", Revision: "abc", GoVersion: "go1.26"}},
+		{"v3", info("", debug.BuildSetting{Key: "vcs.modified", Value: "true"}), build{Version: "v3", Revision: "unknown", GoVersion: "go1.26"}},
 	} {
 		if got := buildInfo(c.release, c.bi); got != c.want {
 			t.Errorf("%q, %+v: got %+v, want %+v", c.release, c.bi, got, c.want)

@@ -73,7 +73,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.Listening != nil {
 		o.Listening(a.server.Addr().String())
 	}
-	a.log.Info("log_capturer started", "version", o.Build.Version, "http", a.server.Addr().String(), "data_dir", a.cfg.DataDir, "sink", a.sinkName())
+	a.log.Info("shipping begins", "sink", a.sinkName(), "data_dir", a.cfg.DataDir)
 	return a.run(ctx, o.Hard)
 }
 
@@ -213,7 +213,6 @@ func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
 
 	<-failed.Done()
 	began := time.Now()
-	a.log.Info("log_capturer stops", "grace", a.cfg.ShutdownGrace)
 	drainCtx, cancelDrain := context.WithTimeout(base, a.cfg.ShutdownGrace)
 	defer cancelDrain()
 	cut := make(chan struct{})
@@ -247,7 +246,7 @@ func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
 	errs = append(errs, saving.Wait())
 	stopServing()
 	errs = append(errs, serving.Wait())
-	a.log.Info("log_capturer stopped", "after", time.Since(began).Round(time.Millisecond))
+	a.log.Debug("all stages have stopped", "after", time.Since(began).Round(time.Millisecond))
 	if ctx.Err() == nil {
 		return context.Cause(failed)
 	}

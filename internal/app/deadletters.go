@@ -36,7 +36,7 @@ func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
 		src, line := b.Sections[r.Section].Source, &b.Lines[r.Line]
 		rec := deadletter.Record{
 			ContainerID: src.ID, ContainerName: src.Name,
-			LineTime: time.Unix(0, line.Time), Reason: r.Reason, Raw: b.Message(line),
+			LineTime: lineTime(line.Time), Reason: r.Reason, Raw: b.Message(line),
 		}
 		rec.Kind = deadletter.Malformed
 		if line.Class != entry.ClassMalformed {
@@ -60,9 +60,17 @@ func (d *deadLetters) CopyMalformed(lines []monitors.MalformedLine) {
 		records[i] = deadletter.Record{
 			Kind:        deadletter.Malformed,
 			ContainerID: l.Source.ID, ContainerName: l.Source.Name,
-			LineTime: time.Unix(0, l.Time), Reason: monitors.ReasonMalformed,
+			LineTime: lineTime(l.Time), Reason: monitors.ReasonMalformed,
 			Position: l.File + "@" + strconv.FormatInt(l.Offset, 10), Raw: l.Raw,
 		}
 	}
 	d.log.AppendUnsynced(records)
+}
+
+// lineTime gives a line's time, zero if it has none.
+func lineTime(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
 }

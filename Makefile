@@ -1,0 +1,114 @@
+# log_capturer: everything one does with the repository. `make` lists it.
+# Needed: Go (go.mod says which), GNU make, bash. `make test` also wants a C
+# compiler (the race detector) and, on Debian and Ubuntu as root, installs what
+# it needs of Docker (scripts/install-test-deps.sh).
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO ?= go
+
+# The go command's stamp of the commit fails the build where git distrusts the
+# directory's owner (containers, CI): asked for only where git answers.
+export GOFLAGS := $(strip $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false)
+
+# A checkout of its own only: in an unpacked archive below somebody else's
+# repository git would describe that one.
+VERSION ?= $(shell test -e .git && git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+VCS_STAMP = $(shell test -e .git && git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo true || echo false)
+
+FUZZTIME     ?= 30s
+COVERAGE_MIN ?= 70
+# Unit tests must cover what ships; a stand-in for tests does not.
+COVER_PKGS    = $(shell $(GO) list ./internal/... | grep -v '/internal/lokitest')
+# Not by `go list`: files behind build tags are to be formatted, too.
+GO_FILES      = find . \( -path ./bin -o -path ./var -o -path ./.git \) -prune -o -name '*.go' -print0
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_.\/-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the agent: bin/log_capturer
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS_STAMP) -ldflags '-X main.version=$(VERSION)' -o bin/log_capturer ./cmd/log_capturer
+
+.PHONY: test
+test: ## all tests, as CI runs them: unit, real Docker, real log store
+	@GO='$(GO)' exec scripts/test.sh
+
+.PHONY: test-unit
+test-unit: ## the tests that need neither Docker nor a log store
+	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v '/tests\(/\|$$\)')
+
+.PHONY: lint
+lint: bin/golangci-lint vet lint-sleep ## golangci-lint with .golangci.yml, and go vet
+	bin/golangci-lint run ./...
+
+# time.Sleep in a test is a wait that is too short one day, except under
+# testing/synctest, where the clock is not the world's. forbidigo sees the rest.
+.PHONY: lint-sleep
+lint-sleep:
+	@sleeping=$$({ $(GO_FILES) | xargs -0 grep -l 'time\.Sleep(' | grep '_test\.go$$' | xargs -r grep -L '"testing/synctest"'; } || true); \
+	if [ -n "$$sleeping" ]; then printf 'time.Sleep without testing/synctest:\n%s\n' "$$sleeping" >&2; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: fmt
+fmt: ## gofmt every file
+	$(GO_FILES) | xargs -0 gofmt -l -w -s
+
+.PHONY: fmt-check
+fmt-check: ## fail when a file is not as gofmt would have it
+	@unformatted=$$($(GO_FILES) | xargs -0 gofmt -l -s); \
+	if [ -n "$$unformatted" ]; then \
+		printf 'not formatted; run "make fmt":\n%s\n' "$$unformatted" >&2; exit 1; \
+	fi
+
+.PHONY: cover
+cover: ## unit-test coverage of ./internal; fails below COVERAGE_MIN percent
+	$(GO) test -timeout 10m -coverprofile=coverage.out $(COVER_PKGS)
+	@$(GO) tool cover -func=coverage.out | awk -v min=$(COVERAGE_MIN) '\
+		/^total:/ {sub("%", "", $$NF); total = $$NF; seen = 1} \
+		END { \
+			if (!seen) {print "coverage.out has no total"; exit 1} \
+			printf "total coverage: %s %% (at least %s %%)\n", total, min; \
+			exit (total + 0 < min + 0)}'
+
+.PHONY: bench
+bench: ## benchmarks of ./internal
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./internal/...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s) each
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' scripts/fuzz.sh
+
+.PHONY: run
+run: ## build and run it here: with a local log store, unless LOKI_URL is set
+	@GO='$(GO)' exec scripts/run.sh
+
+.PHONY: test-deps
+test-deps: ## look for (as root on Debian and Ubuntu: install) what tests need of Docker
+	scripts/install-test-deps.sh
+
+# The tools' modules are their own: their dependencies clash, with each other's
+# too, and none may reach the product. `go build` leaves the time of an
+# up-to-date file as it is, hence the touch.
+.PHONY: victoria-logs
+victoria-logs: bin/victoria-logs ## build the log store that tests and `make run` use
+
+bin/victoria-logs: tools/victorialogs/go.mod tools/victorialogs/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/victorialogs -trimpath -ldflags '-s -w' -o ../../$@ github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs
+	@touch $@
+
+bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/lint -trimpath -ldflags '-s -w' -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: clean
+clean: ## remove what was built; what `make run` keeps in var/ stays
+	rm -rf bin coverage.out

@@ -1,0 +1,185 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// The bounds of what a client can take up.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second // with the body, which nobody wants
+	writeTimeout      = 15 * time.Second
+	idleTimeout       = 60 * time.Second // longer than the usual scrape interval of 15 s
+	maxHeaderBytes    = 8 << 10
+	maxConnections    = 64
+	maxScrapes        = 4
+	// drainTimeout is how long requests under way may take once Run's context
+	// has ended.
+	drainTimeout = 2 * time.Second
+)
+
+// Options are what a Server shows and where. All fields are required.
+type Options struct {
+	// Address is host:port; port 0 takes a free one.
+	Address string
+	// Health gives the state for /health, Ready why the agent is not ready for
+	// /readyz (nil: it is). Both are called by several goroutines at once, must
+	// not block, and must return when the context ends.
+	Health func(context.Context) Health
+	Ready  func(context.Context) error
+	// Metrics is what /metrics shows.
+	Metrics prometheus.Gatherer
+	Log     *slog.Logger
+}
+
+// Server is the HTTP server. Listen and Run are called once each, in this order.
+type Server struct {
+	address  string
+	log      *slog.Logger
+	http     http.Server
+	listener net.Listener
+	// conns counts the goroutines of net/http that serve connections.
+	conns sync.WaitGroup
+}
+
+// New makes a server that does not listen yet.
+func New(o Options) *Server {
+	s := &Server{address: o.Address, log: o.Log}
+	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
+	s.http = http.Server{
+		Handler:           handler(o),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          errorLog,
+		ConnState: func(_ net.Conn, st http.ConnState) {
+			// StateNew comes from Serve, before the connection's goroutine
+			// begins; StateClosed from that goroutine, as its last act.
+			switch st {
+			case http.StateNew:
+				s.conns.Add(1)
+			case http.StateClosed:
+				s.conns.Done()
+			}
+		},
+	}
+	return s
+}
+
+const index = `log_capturer
+
+/health   how the agent is, as JSON; 503 when lines are not delivered
+/livez    200 as long as the process serves: for container health checks
+/readyz   200 once the agent reads and delivers
+/metrics  for Prometheus
+`
+
+// handler is the server's routes. A pattern with GET takes HEAD as well; other
+// methods get 405, other paths 404.
+func handler(o Options) http.Handler {
+	mux := http.NewServeMux()
+	text := func(body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, textType, []byte(body)) }
+	}
+	mux.Handle("GET /{$}", text(index))
+	mux.Handle("GET /livez", text("alive\n"))
+	mux.Handle("GET /readyz", readyHandler(o.Ready))
+	mux.Handle("GET /health", healthHandler(o.Health))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		// What one collector cannot say must not hide what the others say.
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxScrapes,
+		// Scrapes are local; a compressor would cost a megabyte.
+		DisableCompression: true,
+	}))
+	return mux
+}
+
+// Listen takes the address, so that one that cannot be had stops the start.
+func (s *Server) Listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.address)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP on %s: %w: %s", s.address, err, remedy(err))
+	}
+	s.listener = newLimitListener(l, maxConnections)
+	return nil
+}
+
+// remedy says what to do when listening failed.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another process has this port, perhaps another log_capturer: stop it, or set server.port to a free one"
+	case errors.Is(err, syscall.EACCES):
+		return "set server.port to 1024 or higher"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "set server.host to an address of this machine"
+	default:
+		return "see server.host and server.port"
+	}
+}
+
+// Addr is the address that the server listens on; nil before Listen.
+func (s *Server) Addr() net.Addr {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Close gives the address back after a Listen that no Run has followed.
+func (s *Server) Close() error {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Close()
+}
+
+// Run serves until ctx ends, then lets the requests under way finish for a
+// short time, cuts off the rest and returns nil. It returns an error when
+// serving failed. When it returns, no goroutine of the server is left.
+func (s *Server) Run(ctx context.Context) error {
+	if s.listener == nil {
+		return errors.New("serve HTTP: Listen has not been called")
+	}
+	s.log.Info("serving HTTP", "address", s.listener.Addr().String())
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.listener) }()
+
+	var err error
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		if e := s.http.Shutdown(grace); e != nil {
+			s.log.Warn("HTTP requests were cut off by the stop", "error", e)
+		}
+		cancel()
+		err = <-served
+	}
+	// Whatever is left: connections that a failed Serve leaves open, requests
+	// that took too long. Their contexts end.
+	if e := s.http.Close(); e != nil {
+		s.log.Debug("closing HTTP connections failed", "error", e)
+	}
+	s.conns.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve HTTP on %s: %w", s.address, err)
+}
