@@ -1,0 +1,505 @@
+package loki
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+)
+
+// Where a line is, by its place in lane.lines.
+const (
+	linePending uint8 = iota
+	lineAccepted
+	lineRefused
+	// lineRest is a line of a push that was refused in part, not itself hit by
+	// a limit: to be accepted, unless the store's numbers say otherwise.
+	lineRest
+)
+
+// part is the lines of one class of one section.
+type part struct {
+	section    int32
+	class      entry.Class
+	next       int32 // the stream's next part, -1: none
+	lo, hi     int32 // its lines are lane.lines[lo:hi]
+	meta, metz int32 // its encoded metadata is lane.meta[meta:metz]
+}
+
+// stream is the lines of a batch that go under one label text.
+type stream struct {
+	text        string
+	labels      []entry.Label
+	first, last int32 // its parts
+	count       int32 // lines, at most
+	lo, hi      int32 // its lines are lane.lines[lo:hi], those of its parts in order
+	size        int   // bytes of its entries in a request
+	oldest      int64 // ns since the epoch
+	bare        bool  // goes without metadata
+	// held is why the stream is refused for now, "" when it is not; heldConfig
+	// is set when that is a matter of configuration.
+	held       string
+	heldConfig bool
+	// stuck is set when lines of the stream are left pending in the middle:
+	// what follows them is not sent in this attempt.
+	stuck bool
+}
+
+// span is a run of lines of one stream; those that are settled are left out.
+type span struct {
+	stream int32
+	lo, hi int32
+	size   int // bytes of its entries in a request
+	n      int32
+}
+
+// request is lane.spans[from:to].
+type request struct {
+	from, to int32
+	split    int32 // index in lane.splits of the search it belongs to, -1: none
+	again    uint8 // how often its lines were sent again for numbers that do not add up
+}
+
+// search is a request that was refused whole, on its way to the lines that are
+// to blame.
+type search struct {
+	took   bool   // a line of it was accepted
+	sized  bool   // only for its size so far: that ends by itself and is not limited
+	open   bool   // not followed to its end
+	reason string // why the last was refused
+}
+
+// suspect is a line that was refused alone.
+type suspect struct {
+	pos, split int32
+	large      bool // for its size (413), not for an unknown reason
+	reason     string
+}
+
+// lane is the memory of one Push. It belongs to one goroutine at a time and is
+// kept for the next Push.
+type lane struct {
+	b        *entry.Batch
+	withMeta bool
+
+	byText     map[string]int32
+	streams    []stream
+	parts      []part
+	lines      []uint32 // indices into Batch.Lines, by stream
+	state      []uint8  // of each of lines
+	meta       []byte
+	travellers []traveller
+	order      []int32
+	ends       []int32
+	spans      []span
+	stack      []request
+	splits     []search
+	suspects   []suspect
+	times      []int64
+
+	enc    encoder
+	answer []byte
+	bodies sync.WaitGroup // request bodies that net/http may still read
+}
+
+// keepBytes bounds what a lane keeps of a buffer between pushes.
+const keepBytes = 8 << 20
+
+// release drops what refers to the batch.
+func (l *lane) release() {
+	l.b = nil
+	clear(l.byText)
+	clear(l.streams)
+	l.streams = l.streams[:0]
+	clear(l.suspects)
+	l.suspects = l.suspects[:0]
+	clear(l.splits)
+	l.splits = l.splits[:0]
+	if cap(l.enc.out) > keepBytes {
+		l.enc.out = nil
+	}
+	if cap(l.lines) > keepBytes/4 {
+		l.lines, l.state = nil, nil
+	}
+}
+
+// collect sorts the pending lines of the batch by stream.
+func (l *lane) collect(b *entry.Batch, withMeta bool) {
+	l.b, l.withMeta = b, withMeta
+	l.parts, l.meta, l.spans, l.stack = l.parts[:0], l.meta[:0], l.spans[:0], l.stack[:0]
+	if l.byText == nil {
+		l.byText = make(map[string]int32)
+	}
+	for i := range b.Sections {
+		s := &b.Sections[i]
+		meta := int32(len(l.meta))
+		encoded := false
+		for c := range s.State {
+			if s.State[c] != entry.PartPending {
+				continue
+			}
+			if !encoded {
+				encoded = true
+				for _, m := range s.Source.Metadata {
+					l.meta = appendPair(l.meta, m)
+				}
+			}
+			labels := &s.Source.Labels[c]
+			id, ok := l.byText[labels.String()]
+			if !ok {
+				id = int32(len(l.streams))
+				l.byText[labels.String()] = id
+				l.streams = append(l.streams, stream{text: labels.String(), labels: labels.Pairs(), first: -1, last: -1})
+			}
+			p := int32(len(l.parts))
+			l.parts = append(l.parts, part{
+				section: int32(i), class: entry.Class(c), next: -1, meta: meta, metz: int32(len(l.meta)),
+			})
+			st := &l.streams[id]
+			if st.first < 0 {
+				st.first = p
+			} else {
+				l.parts[st.last].next = p
+			}
+			st.last = p
+			st.count += s.Lines[c]
+		}
+	}
+}
+
+// fill puts the lines into place and measures the streams. It follows collect
+// and the setting of stream.bare.
+func (l *lane) fill() {
+	total := int32(0)
+	for i := range l.streams {
+		total += l.streams[i].count
+	}
+	l.lines = slices.Grow(l.lines[:0], int(total))[:total]
+	l.state = slices.Grow(l.state[:0], int(total))[:total]
+	clear(l.state)
+	pos := int32(0)
+	for i := range l.streams {
+		st := &l.streams[i]
+		st.lo = pos
+		first := true
+		for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+			p := &l.parts[pi]
+			meta := l.metaLen(st, p)
+			p.lo = pos
+			s := &l.b.Sections[p.section]
+			for k := s.First; k < s.First+s.Count; k++ {
+				ln := &l.b.Lines[k]
+				if ln.Class != p.class || ln.Flags&entry.FlagRefused != 0 {
+					continue
+				}
+				l.lines[pos] = uint32(k)
+				pos++
+				m := meta
+				if ln.Flags&entry.FlagPartial != 0 && l.withMeta && !st.bare {
+					m += len(partialMetadata)
+				}
+				st.size += entrySize(ln.Time, int(ln.Len), m)
+				if first || ln.Time < st.oldest {
+					st.oldest, first = ln.Time, false
+				}
+			}
+			p.hi = pos
+		}
+		st.hi = pos
+	}
+	l.lines, l.state = l.lines[:pos], l.state[:pos]
+}
+
+func (l *lane) metaLen(st *stream, p *part) int {
+	if !l.withMeta || st.bare {
+		return 0
+	}
+	return int(p.metz - p.meta)
+}
+
+// line is the line at a place.
+func (l *lane) line(pos int32) *entry.Line { return &l.b.Lines[l.lines[pos]] }
+
+// measure counts a span's lines and bytes.
+func (l *lane) measure(s *span) {
+	st := &l.streams[s.stream]
+	s.size, s.n = 0, 0
+	for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+		p := &l.parts[pi]
+		meta := l.metaLen(st, p)
+		for pos := max(s.lo, p.lo); pos < min(s.hi, p.hi); pos++ {
+			if l.state[pos] != linePending {
+				continue
+			}
+			ln := l.line(pos)
+			m := meta
+			if ln.Flags&entry.FlagPartial != 0 && l.withMeta && !st.bare {
+				m += len(partialMetadata)
+			}
+			s.size += entrySize(ln.Time, int(ln.Len), m)
+			s.n++
+		}
+	}
+}
+
+// encode makes the compressed body of a request.
+func (l *lane) encode(r request) []byte {
+	l.enc.reset()
+	total := 0
+	for i := r.from; i < r.to; i++ {
+		s := &l.spans[i]
+		if s.n == 0 {
+			continue
+		}
+		st := &l.streams[s.stream]
+		total += streamSize(len(st.text), s.size)
+		l.enc.stream(st.text, s.size)
+		for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+			p := &l.parts[pi]
+			meta := l.meta[p.meta:][:l.metaLen(st, p)]
+			for pos := max(s.lo, p.lo); pos < min(s.hi, p.hi); pos++ {
+				if l.state[pos] != linePending {
+					continue
+				}
+				ln := l.line(pos)
+				var more []byte
+				if ln.Flags&entry.FlagPartial != 0 && l.withMeta && !st.bare {
+					more = partialMetadata
+				}
+				l.enc.entry(ln.Time, l.b.Message(ln), meta, more)
+			}
+		}
+	}
+	return l.enc.finish(total)
+}
+
+// add puts a run of spans appended since from on the stack.
+func (l *lane) add(from int, split int32, again uint8) {
+	if from < len(l.spans) {
+		l.stack = append(l.stack, request{from: int32(from), to: int32(len(l.spans)), split: split, again: again})
+	}
+}
+
+// share makes the first requests: as planned, no larger than limit.
+func (l *lane) share(limit int) {
+	at := int32(0)
+	for _, end := range l.ends {
+		ids := l.order[at:end]
+		at = end
+		if len(ids) == 1 && streamSize(len(l.streams[ids[0]].text), l.streams[ids[0]].size) > limit {
+			l.cutStream(ids[0], limit)
+			continue
+		}
+		from := len(l.spans)
+		for _, id := range ids {
+			st := &l.streams[id]
+			if st.lo < st.hi && st.held == "" {
+				l.spans = append(l.spans, span{stream: id, lo: st.lo, hi: st.hi, size: st.size, n: st.hi - st.lo})
+			}
+		}
+		l.add(from, -1, 0)
+	}
+	slices.Reverse(l.stack) // the last is taken first
+}
+
+// cutStream makes requests of the lines of one stream, in order. A line that is
+// larger than limit has a request of its own.
+func (l *lane) cutStream(id int32, limit int) {
+	st := &l.streams[id]
+	if st.held != "" {
+		return
+	}
+	cur := span{stream: id, lo: st.lo, hi: st.lo}
+	emit := func() {
+		if cur.n > 0 {
+			l.spans = append(l.spans, cur)
+			l.add(len(l.spans)-1, -1, 0)
+		}
+		cur = span{stream: id, lo: cur.hi, hi: cur.hi}
+	}
+	for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+		p := &l.parts[pi]
+		meta := l.metaLen(st, p)
+		for pos := p.lo; pos < p.hi; pos++ {
+			ln := l.line(pos)
+			m := meta
+			if ln.Flags&entry.FlagPartial != 0 && l.withMeta && !st.bare {
+				m += len(partialMetadata)
+			}
+			n := entrySize(ln.Time, int(ln.Len), m)
+			if streamSize(len(st.text), cur.size+n) > limit {
+				emit()
+			}
+			cur.size, cur.n, cur.hi = cur.size+n, cur.n+1, pos+1
+		}
+	}
+	emit()
+}
+
+// halve puts the two halves of a request on the stack, the first on top.
+func (l *lane) halve(r request, split int32) {
+	half := l.count(r) / 2
+	left := len(l.spans)
+	var cut struct{ span, pos int32 }
+	n := int32(0)
+find:
+	for i := r.from; i < r.to; i++ {
+		s := l.spans[i]
+		for pos := s.lo; pos < s.hi; pos++ {
+			if l.state[pos] != linePending {
+				continue
+			}
+			if n == half {
+				cut.span, cut.pos = i, pos
+				break find
+			}
+			n++
+		}
+	}
+	for i := r.from; i <= cut.span; i++ {
+		s := l.spans[i]
+		if i == cut.span {
+			s.hi = cut.pos
+		}
+		l.put(s)
+	}
+	right := len(l.spans)
+	for i := cut.span; i < r.to; i++ {
+		s := l.spans[i]
+		if i == cut.span {
+			s.lo = cut.pos
+		}
+		l.put(s)
+	}
+	end := len(l.spans)
+	l.stack = append(l.stack,
+		request{from: int32(right), to: int32(end), split: split},
+		request{from: int32(left), to: int32(right), split: split})
+}
+
+// put measures a span and appends it unless it has no line to be sent.
+func (l *lane) put(s span) {
+	if s.lo >= s.hi {
+		return
+	}
+	l.measure(&s)
+	if s.n > 0 {
+		l.spans = append(l.spans, s)
+	}
+}
+
+// oneByOne gives each stream of a request, but one, a request of its own.
+func (l *lane) oneByOne(r request, but int32) {
+	for i := r.to - 1; i >= r.from; i-- {
+		if s := l.spans[i]; s.stream != but {
+			from := len(l.spans)
+			l.put(s)
+			l.add(from, r.split, r.again)
+		}
+	}
+}
+
+// prune leaves out of a request what is held or settled, and measures it anew.
+func (l *lane) prune(r request) request {
+	from := len(l.spans)
+	for i := r.from; i < r.to; i++ {
+		if s := l.spans[i]; !l.skip(s.stream) {
+			l.put(s)
+		}
+	}
+	r.from, r.to = int32(from), int32(len(l.spans))
+	return r
+}
+
+func (l *lane) skip(id int32) bool { return l.streams[id].held != "" || l.streams[id].stuck }
+
+// count is the number of lines of a request.
+func (l *lane) count(r request) int32 {
+	n := int32(0)
+	for i := r.from; i < r.to; i++ {
+		n += l.spans[i].n
+	}
+	return n
+}
+
+func (l *lane) bytes(r request) int {
+	n := 0
+	for i := r.from; i < r.to; i++ {
+		if s := &l.spans[i]; s.n > 0 {
+			n += streamSize(len(l.streams[s.stream].text), s.size)
+		}
+	}
+	return n
+}
+
+// find gives the stream of a request that the store means by a name. A request
+// of one stream leaves no doubt. -1: none.
+func (l *lane) find(r request, name string) int32 {
+	if r.to-r.from == 1 {
+		return l.spans[r.from].stream
+	}
+	best, most := int32(-1), -1
+	named, ok := parseLabels(name)
+	for i := r.from; i < r.to; i++ {
+		id := l.spans[i].stream
+		st := &l.streams[id]
+		if st.text == name {
+			return id
+		}
+		if ok && len(st.labels) > most && covers(named, st.labels) {
+			best, most = id, len(st.labels)
+		}
+	}
+	return best
+}
+
+// refuse marks a line of a part as refused for good.
+func (l *lane) refuse(pos int32, p *part, reason string) {
+	l.state[pos] = lineRefused
+	k := l.lines[pos]
+	l.b.Lines[k].Flags |= entry.FlagRefused
+	l.b.Refusals = append(l.b.Refusals, entry.Refusal{Section: int(p.section), Line: int(k), Reason: reason})
+}
+
+// partOf gives the stream and the part that a place belongs to.
+func (l *lane) partOf(pos int32) (id int32, p *part) {
+	for i := range l.streams {
+		st := &l.streams[i]
+		if pos < st.lo || pos >= st.hi {
+			continue
+		}
+		for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+			if p := &l.parts[pi]; p.lo <= pos && pos < p.hi {
+				return int32(i), p
+			}
+		}
+	}
+	panic("loki: a line outside of all streams")
+}
+
+// finish writes the states of the parts into the batch and reports which are
+// left.
+func (l *lane) finish() (pending, held bool) {
+	for i := range l.streams {
+		st := &l.streams[i]
+		for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+			p := &l.parts[pi]
+			to := entry.PartAccepted
+			for _, s := range l.state[p.lo:p.hi] {
+				if s == linePending {
+					to = entry.PartPending
+					break
+				}
+			}
+			if to == entry.PartPending {
+				if st.held != "" {
+					to, held = entry.PartHeld, true
+				} else {
+					pending = true
+				}
+			}
+			l.b.Sections[p.section].State[p.class] = to
+		}
+	}
+	return pending, held
+}
