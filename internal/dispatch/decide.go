@@ -1,0 +1,97 @@
+package dispatch
+
+import "time"
+
+// step is what the sender of a lane does next.
+type step uint8
+
+const (
+	// stepWait: nothing can be sent now.
+	stepWait step = iota
+	// stepResend: the batch in hand is tried again.
+	stepResend
+	// stepTake: the oldest waiting batch is taken in hand and sent.
+	stepTake
+	// stepParked: a parked part that is due is tried.
+	stepParked
+)
+
+// view is all that the choice of a step depends on.
+type view struct {
+	now time.Time
+	// paused: nothing is sent before (the store as a whole has failed).
+	paused time.Time
+	// hand: a batch has been tried and is not done.
+	hand bool
+	// queued: a batch waits; full: it cannot take more lines.
+	queued, full bool
+	// ripe is when a batch that is not full may leave.
+	ripe time.Time
+	// draining: batches leave whether they are ripe or not.
+	draining bool
+	// blocked: so much is parked that no batch may be taken.
+	blocked bool
+	// parkedDue is when the first parked part may be tried; zero: there is none.
+	parkedDue time.Time
+	// afterParked: the last attempt was a parked part's, so that a batch that is
+	// ready goes first.
+	afterParked bool
+}
+
+// canTake reports whether any batch, full or not, would be taken at once.
+func (v view) canTake() bool {
+	return !v.now.Before(v.paused) && !v.hand && !v.blocked && (v.draining || !v.now.Before(v.ripe))
+}
+
+// decide chooses the next step, and for stepWait until when to wait; the zero
+// time means until something is submitted.
+func decide(v view) (step, time.Time) {
+	if v.now.Before(v.paused) {
+		return stepWait, v.paused
+	}
+	if v.hand {
+		return stepResend, time.Time{}
+	}
+	ready := v.queued && (v.canTake() || v.full && !v.blocked)
+	due := !v.parkedDue.IsZero() && !v.now.Before(v.parkedDue)
+	switch {
+	case due && !(ready && v.afterParked):
+		return stepParked, time.Time{}
+	case ready:
+		return stepTake, time.Time{}
+	}
+	until := v.parkedDue
+	// The timer runs whether a batch waits or not: whatever is submitted in the
+	// meantime need then not wake the sender.
+	if !v.blocked && v.now.Before(v.ripe) && (until.IsZero() || v.ripe.Before(until)) {
+		until = v.ripe
+	}
+	return stepWait, until
+}
+
+// Pauses between attempts (loki-facts: 0.25 s to 10 s with jitter; what only a
+// change of configuration will mend is tried slowly).
+const (
+	pauseMin       = 250 * time.Millisecond
+	pauseMax       = 10 * time.Second
+	configPauseMin = 5 * time.Second
+	configPauseMax = 60 * time.Second
+	retryAfterMax  = 60 * time.Second
+)
+
+// pause is how long to wait after the given number (1, 2, ...) of failed
+// attempts in a row. random, in [0,1), takes off up to a quarter, so that agents
+// which lost the store together do not come back together. The store's own wish,
+// retryAfter, is honoured up to a minute.
+func pause(fails int, config bool, retryAfter time.Duration, random float64) time.Duration {
+	d, limit := pauseMin, pauseMax
+	if config {
+		d, limit = configPauseMin, configPauseMax
+	}
+	for i := 1; i < fails && d < limit; i++ {
+		d *= 2
+	}
+	d = min(d, limit)
+	d -= time.Duration(float64(d) / 4 * random)
+	return max(d, min(retryAfter, retryAfterMax))
+}

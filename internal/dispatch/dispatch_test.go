@@ -1,0 +1,943 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+)
+
+func equal[T comparable](t *testing.T, what string, got, want []T) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+	}
+}
+
+func same[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// pass lets time go by, and everything happen that happens meanwhile.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestLaneOfIsStable(t *testing.T) {
+	d := New(Config{})
+	same(t, "lanes", d.Lanes(), 2)
+	// Written down: another hash would send a container's lines down another lane
+	// than those that a spool still holds.
+	for name, want := range map[string]int{"web-1": 0, "db": 0, "cache": 1, "": 1} {
+		same(t, name, d.LaneOf(name), want)
+	}
+}
+
+func TestIdleLineLeavesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		a := newSource(1, 0)
+		pass(time.Hour)
+		r.send(a, "o:1")
+		synctest.Wait()
+		pass(time.Hour)
+		r.send(a, "o:2", "e:1")
+		synctest.Wait()
+		equal(t, "sent", r.sent(), []string{"o:1", "o:2 e:1"})
+		equal(t, "at", r.times(), []time.Duration{time.Hour, 2 * time.Hour})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1 1/stdout/2 1/stderr/1")
+		same(t, "delivered", a.Stats.Delivered.Load(), 3)
+	})
+}
+
+func TestSteadyLoadIsCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		a := newSource(1, 0)
+		for i := range 100 {
+			r.send(a, fmt.Sprint("o:", i))
+			pass(10 * time.Millisecond)
+		}
+		pass(time.Second)
+		times := r.times()
+		same(t, "first", times[0], 0)
+		for i := 1; i < len(times); i++ {
+			same(t, "gap", times[i]-times[i-1], DefaultBatchWait)
+		}
+		same(t, "attempts", len(times), 11)
+		same(t, "lines", len(strings.Fields(strings.Join(r.sent(), " "))), 100)
+	})
+}
+
+func TestFullBatchDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchBytes: 100, BatchWait: time.Hour})
+		a := newSource(1, 0)
+		r.send(a, "o:1")
+		synctest.Wait()
+		r.send(a, "o:2")
+		synctest.Wait()
+		equal(t, "not full", r.sent(), []string{"o:1"})
+		r.send(a, "o:"+strings.Repeat("x", 100))
+		r.send(a, "o:3")
+		synctest.Wait()
+		equal(t, "full", r.sent(), []string{"o:1", "o:2 o:" + strings.Repeat("x", 100)})
+		pass(time.Hour)
+		same(t, "attempts", len(r.sent()), 3)
+	})
+}
+
+// While the sender is busy, what comes in goes into one batch; it leaves as soon
+// as the sender is free.
+func TestBatchFillsWhileTheLaneIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			time.Sleep(time.Second)
+			return acceptAll(b)
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1")
+		synctest.Wait()
+		r.send(a, "o:2")
+		r.send(a, "o:3")
+		pass(3 * time.Second)
+		equal(t, "sent", r.sent(), []string{"o:1", "o:2 o:3"})
+		equal(t, "at", r.times(), []time.Duration{0, time.Second})
+	})
+}
+
+func TestReserveWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchBytes: 1, BatchesPerLane: 3})
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			<-ctx.Done()
+			return entry.Outcome{Err: ctx.Err()}
+		})
+		a := newSource(1, 0)
+		for i := range 3 {
+			r.send(a, fmt.Sprint("o:", i))
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begun := time.Now()
+		if _, err := r.Reserve(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Reserve of a full lane: %v", err)
+		}
+		same(t, "waited", time.Since(begun), time.Minute)
+		if _, err := r.Reserve(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Reserve after the end: %v", err)
+		}
+		same(t, "batches", r.lanes[0].made, 3)
+		same(t, "waiters", len(r.lanes[0].waiters), 0)
+	})
+}
+
+// A reservation that is granted at the very moment its context ends is passed
+// on.
+func TestReserveGrantedTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Config{Lanes: 1, BatchesPerLane: 1})
+		for range 50 {
+			b, err := d.Reserve(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if b, err := d.Reserve(ctx, 0); err == nil {
+					d.Submit(0, b)
+				}
+			})
+			synctest.Wait()
+			// Both happen before the waiter runs.
+			d.lanes[0].mu.Lock()
+			cancel()
+			d.lanes[0].mu.Unlock()
+			d.Submit(0, b)
+			wg.Wait()
+			same(t, "free", len(d.lanes[0].free), 1)
+		}
+	})
+}
+
+func TestReserveIsExclusiveAndFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		a := newSource(1, 0)
+		first, err := r.Reserve(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				// In twice: the second time behind all the others.
+				for range 2 {
+					b, err := r.Reserve(t.Context(), 0)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					order = append(order, i) // a race unless Reserve is exclusive
+					r.fill(b, a, fmt.Sprint("o:", i))
+					r.Submit(0, b)
+				}
+			})
+			synctest.Wait()
+		}
+		r.Submit(0, first)
+		wg.Wait()
+		equal(t, "first round", order[:5], []int{0, 1, 2, 3, 4})
+		rest := slices.Sorted(slices.Values(order[5:]))
+		equal(t, "second round", rest, []int{0, 1, 2, 3, 4})
+	})
+}
+
+// Readers that leave no moment between two reservations do not keep a batch that
+// is ripe from leaving.
+func TestBusyReadersDoNotStarveTheSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		var wg sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 3 {
+			src := newSource(uint32(i+1), 0)
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					b, err := r.Reserve(ctx, 0)
+					if err != nil {
+						return
+					}
+					r.fill(b, src, "o:x")
+					time.Sleep(time.Millisecond)
+					r.Submit(0, b)
+				}
+			})
+		}
+		pass(10 * time.Second)
+		cancel()
+		wg.Wait()
+		times := r.times()
+		if len(times) < 90 {
+			t.Errorf("%d departures in 10 s", len(times))
+		}
+		for i := 1; i < len(times); i++ {
+			if gap := times[i] - times[i-1]; gap < DefaultBatchWait || gap > DefaultBatchWait+5*time.Millisecond {
+				t.Errorf("gap of %v", gap)
+			}
+		}
+	})
+}
+
+func TestSubmitOfAnotherBatchPanics(t *testing.T) {
+	d := New(Config{Lanes: 1})
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	d.Submit(0, new(entry.Batch))
+}
+
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Lanes: 2})
+		var down atomic.Bool
+		down.Store(true)
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			if down.Load() {
+				return entry.Outcome{Err: errors.New("connection refused")}
+			}
+			return acceptAll(b)
+		})
+		a, other := newSource(1, 0), newSource(2, 1)
+		r.send(a, "o:1")
+		r.send(other, "o:1")
+		synctest.Wait()
+		pass(time.Minute)
+		h := r.Health()[0]
+		same(t, "failing since", h.FailingSince, r.started)
+		same(t, "error", h.LastError, "connection refused")
+		same(t, "config", h.Config, false)
+		same(t, "oldest", h.OldestPending, time.Minute)
+		same(t, "pending", h.PendingBytes > 0, true)
+
+		down.Store(false)
+		pass(pauseMax)
+		same(t, "healthy", r.Health()[0], LaneHealth{})
+		same(t, "acked", len(strings.Fields(r.ackedSpans())), 2)
+		same(t, "said", r.logs.count("log store does not take lines"), 1)
+		same(t, "said the end", r.logs.count("log store takes lines again"), 1)
+		if !strings.Contains(r.logs.String(), "after=1m") {
+			t.Error("no duration in", r.logs)
+		}
+		// 0.25+0.5+1+2+4+8 s, then 10 s each, less up to a quarter.
+		if n := len(r.times()); n < 2*10 || n > 2*15 {
+			t.Errorf("%d attempts in a minute", n)
+		}
+	})
+}
+
+func TestPausesOfRetryAfterAndConfig(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		out      entry.Outcome
+		min, max time.Duration
+		said     string
+	}{
+		{"retry after", entry.Outcome{Err: errors.New("429"), RetryAfter: 20 * time.Second}, 20 * time.Second, 20 * time.Second, "log store does not take lines"},
+		{"retry after an hour", entry.Outcome{Err: errors.New("429"), RetryAfter: time.Hour}, time.Minute, time.Minute, "log store does not take lines"},
+		{"config", entry.Outcome{Err: errors.New("401"), Config: true}, 3750 * time.Millisecond, 5 * time.Second, "log store refuses all lines"},
+		{"no reason", entry.Outcome{}, 180 * time.Millisecond, 250 * time.Millisecond, "without giving a reason"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{})
+				r.setPush(func(context.Context, *entry.Batch) entry.Outcome { return c.out })
+				r.send(newSource(1, 0), "o:1")
+				synctest.Wait()
+				same(t, "config in health", r.Health()[0].Config, c.out.Config)
+				pass(c.max)
+				if at := r.times(); len(at) < 2 || at[1] < c.min || at[1] > c.max {
+					t.Errorf("attempts at %v", at)
+				}
+				same(t, "said", r.logs.count(c.said), 1)
+			})
+		})
+	}
+}
+
+// What a batch's first attempt brought home is neither sent nor acknowledged
+// again.
+func TestPartialSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		n := 0
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			if n++; n == 1 {
+				setParts(b, entry.PartAccepted, func(s *entry.Section, c entry.Class) bool { return c == entry.ClassStderr })
+				return entry.Outcome{Err: errors.New("503")}
+			}
+			return acceptAll(b)
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1", "e:1", "m:1")
+		synctest.Wait()
+		same(t, "acked", r.ackedSpans(), "1/stderr/1")
+		same(t, "delivered", a.Stats.Delivered.Load(), 1)
+		pass(time.Second)
+		equal(t, "sent", r.sent(), []string{"o:1 e:1 m:1", "o:1 m:1"})
+		same(t, "acked", r.ackedSpans(), "1/stderr/1 1/stdout/1")
+		same(t, "delivered", a.Stats.Delivered.Load(), 3)
+	})
+}
+
+func TestDeadLettersComeFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		full := true
+		r.onDead = func() error {
+			if full {
+				return errors.New("no space left on device")
+			}
+			return nil
+		}
+		a := newSource(1, 0)
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			for i := range b.Lines {
+				if string(b.Message(&b.Lines[i])) == "o:2" {
+					b.Lines[i].Flags |= entry.FlagRefused
+					b.Refusals = append(b.Refusals, entry.Refusal{Section: 0, Line: i, Reason: "too old"})
+				}
+			}
+			return acceptAll(b)
+		})
+		r.send(a, "o:1", "o:2", "o:3")
+		pass(5 * time.Minute)
+		same(t, "acked without dead letter", r.ackedSpans(), "")
+		h := r.Health()[0]
+		same(t, "dead letters fail since", h.DeadLettersSince, r.started)
+		same(t, "dead letters' error", h.DeadLettersError, "no space left on device")
+		if n := r.logs.count("dead-letter file cannot be written"); n < 4 || n > 6 {
+			t.Errorf("said %d times in 5 minutes", n)
+		}
+		r.mu.Lock()
+		full = false
+		r.mu.Unlock()
+		pass(pauseMax)
+		equal(t, "dead", r.dead, []string{"o:2"})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1")
+		same(t, "delivered", a.Stats.Delivered.Load(), 2)
+		same(t, "dead-lettered", a.Stats.DeadLettered.Load(), 1)
+		same(t, "healthy", r.Health()[0], LaneHealth{})
+		same(t, "said the end", r.logs.count("dead-letter file can be written again"), 1)
+	})
+}
+
+func TestAckErrorIsNotFatal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		broken := true
+		r.onAck = func() error {
+			if broken {
+				return errors.New("read-only file system")
+			}
+			return nil
+		}
+		a := newSource(1, 0)
+		for range 3 {
+			r.send(a, "o:x")
+			pass(time.Second)
+		}
+		r.mu.Lock()
+		broken = false
+		r.mu.Unlock()
+		r.send(a, "o:x")
+		pass(time.Second)
+		same(t, "attempts", len(r.sent()), 4)
+		same(t, "acked", r.ackedSpans(), "1/stdout/4")
+		same(t, "said", r.logs.count("positions cannot be written"), 1)
+		same(t, "said the end", r.logs.count("positions can be written again"), 1)
+		same(t, "counted", testutil.ToFloat64(r.metrics.ackErrors), 3)
+	})
+}
+
+// holdSource makes the store refuse one source's stdout as long as held is true.
+func holdSource(src *entry.Source, held *atomic.Bool) func(context.Context, *entry.Batch) entry.Outcome {
+	return func(_ context.Context, b *entry.Batch) entry.Outcome {
+		if !held.Load() {
+			return acceptAll(b)
+		}
+		mine := func(s *entry.Section, c entry.Class) bool { return s.Source == src && c == entry.ClassStdout }
+		any := false
+		setParts(b, entry.PartHeld, func(s *entry.Section, c entry.Class) bool {
+			any = any || mine(s, c)
+			return mine(s, c)
+		})
+		acceptAll(b)
+		if any {
+			return entry.Outcome{Err: errors.New("per stream rate limit")}
+		}
+		return entry.Outcome{}
+	}
+}
+
+func TestHeldStreamDoesNotBlockTheLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		var held atomic.Bool
+		held.Store(true)
+		a, b := newSource(1, 0), newSource(2, 0)
+		r.setPush(holdSource(a, &held))
+		r.send(a, "o:1", "m:1", "e:1")
+		synctest.Wait()
+		same(t, "held", a.Held.Load(), true)
+		// The stdout position also covers the malformed line: not yet.
+		same(t, "acked", r.ackedSpans(), "1/stderr/1")
+		// Already read when the source was held: stays behind.
+		r.send(a, "o:2", "m:2")
+		same(t, "the other is held", b.Held.Load(), false)
+		for i := range 100 {
+			begun := time.Now()
+			r.send(b, fmt.Sprint("o:b", i))
+			pass(DefaultBatchWait)
+			same(t, "delivered at once", b.Stats.Delivered.Load(), int64(i+1))
+			same(t, "time", time.Since(begun), DefaultBatchWait)
+		}
+		h := r.Health()[0]
+		same(t, "store fails", h.FailingSince.IsZero(), true)
+		same(t, "streams", h.HeldStreams, 1)
+		same(t, "held error", h.HeldError, "per stream rate limit")
+		same(t, "parked bytes", h.ParkedBytes, 2*(3+24))
+		same(t, "oldest", h.OldestPending, time.Since(r.started))
+		for _, s := range r.sent() {
+			if strings.Contains(s, "o:2") && s != "o:1 o:2" {
+				t.Errorf("sent past parked lines: %q", s)
+			}
+		}
+		held.Store(false)
+		pass(pauseMax)
+		same(t, "held", a.Held.Load(), false)
+		equal(t, "woken", r.woken, []*entry.Source{a})
+		same(t, "delivered", a.Stats.Delivered.Load(), 5)
+		r.mu.Lock()
+		last := r.pushes[len(r.pushes)-1]
+		r.mu.Unlock()
+		equal(t, "last attempt", last.lines, []string{"o:1", "o:2"})
+		if s := r.ackedSpans(); !strings.HasSuffix(s, "1/stdout/1 1/stdout/2") || strings.Count(s, "1/stdout/1") != 1 {
+			t.Errorf("acked %s", s)
+		}
+		same(t, "streams", r.Health()[0].HeldStreams, 0)
+		same(t, "said", r.logs.count("log store refuses a stream for now"), 1)
+		same(t, "said the end", r.logs.count("log store takes all streams again"), 1)
+		same(t, "counted", testutil.ToFloat64(r.metrics.holds), 1)
+	})
+}
+
+// A span that is split between the batch and the parked lines is acknowledged
+// when the later of the two is done, whichever it is.
+func TestSpanInTwoPlaces(t *testing.T) {
+	for _, last := range []string{"parked", "batch", "both parked"} {
+		t.Run(last, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{})
+				n := 0
+				r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+					n++
+					is := func(class entry.Class) func(*entry.Section, entry.Class) bool {
+						return func(_ *entry.Section, c entry.Class) bool { return c == class }
+					}
+					stdoutOnly := b.Sections[0].State[entry.ClassStdout] == entry.PartPending
+					out := entry.Outcome{Err: errors.New("429")}
+					switch {
+					case n == 1:
+						setParts(b, entry.PartHeld, is(entry.ClassStdout))
+						if last == "both parked" {
+							setParts(b, entry.PartHeld, is(entry.ClassMalformed))
+						}
+						return out // malformed is left pending
+					case stdoutOnly && last == "parked" && n < 4:
+						setParts(b, entry.PartHeld, is(entry.ClassStdout))
+						return out
+					case !stdoutOnly && last == "batch" && n < 4:
+						out.RetryAfter = time.Minute
+						return out
+					}
+					if r.ackedSpans() != "" {
+						t.Error("acked before both were done")
+					}
+					return acceptAll(b)
+				})
+				a := newSource(1, 0)
+				r.send(a, "o:1", "m:1")
+				pass(time.Hour)
+				same(t, "acked", r.ackedSpans(), "1/stdout/1")
+				same(t, "delivered", a.Stats.Delivered.Load(), 2)
+				same(t, "held", a.Held.Load(), false)
+				equal(t, "woken", r.woken, []*entry.Source{a})
+				same(t, "shared", len(r.lanes[0].shared), 0)
+			})
+		})
+	}
+}
+
+// The lines of a recreated container belong to the same stream of the store, and
+// stay behind those of its predecessor.
+func TestSameLabelsStayInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		var held atomic.Bool
+		held.Store(true)
+		old, recreated := newSource(1, 0), newSource(2, 0)
+		label(recreated, old.Name)
+		r.setPush(holdSource(old, &held))
+		r.send(old, "o:old")
+		synctest.Wait()
+		pass(DefaultBatchWait)
+		r.send(recreated, "o:new")
+		synctest.Wait()
+		same(t, "held", recreated.Held.Load(), true)
+		held.Store(false)
+		pass(time.Minute)
+		sent := r.sent()
+		same(t, "last", sent[len(sent)-1], "o:old o:new")
+		same(t, "held", old.Held.Load() || recreated.Held.Load(), false)
+		equal(t, "woken", r.woken, []*entry.Source{old, recreated})
+	})
+}
+
+func TestTooMuchParkedStopsTheLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchBytes: 100, ParkedBytes: 200})
+		var held atomic.Bool
+		held.Store(true)
+		a, b := newSource(1, 0), newSource(2, 0)
+		r.setPush(holdSource(a, &held))
+		for i := range 3 {
+			r.send(a, fmt.Sprintf("o:%d%s", i, strings.Repeat("x", 80)))
+		}
+		synctest.Wait()
+		same(t, "parked", r.Health()[0].ParkedBytes, 2*(83+24)) // the third stays in the lane
+		r.send(b, "o:b")
+		pass(time.Hour)
+		same(t, "other lines delivered", b.Stats.Delivered.Load(), 0)
+		held.Store(false)
+		pass(time.Minute)
+		same(t, "other lines delivered", b.Stats.Delivered.Load(), 1)
+		same(t, "parked", r.Health()[0].ParkedBytes, 0)
+		same(t, "delivered", a.Stats.Delivered.Load(), 3)
+	})
+}
+
+// While the store as a whole fails, parked lines wait like all others, and many
+// held streams are asked about one after the other.
+func TestManyHeldStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			setParts(b, entry.PartHeld, all)
+			return entry.Outcome{Err: errors.New("maximum active stream limit exceeded"), Config: true}
+		})
+		const streams = 500
+		for i := range streams {
+			r.send(newSource(uint32(i+1), 0), "o:x")
+		}
+		synctest.Wait()
+		pass(time.Second) // all taken, whatever the batches
+		synctest.Wait()
+		before := len(r.sent())
+		pass(10 * time.Second)
+		h := r.Health()[0]
+		same(t, "held", h.HeldStreams, streams)
+		same(t, "config", h.HeldConfig, true)
+		if n := len(r.sent()) - before; n > 200 {
+			t.Errorf("%d attempts in 10 s", n)
+		}
+		same(t, "said", r.logs.count("log store refuses a stream for now"), 1)
+		r.setPush(nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if err := r.Drain(ctx); err != nil {
+			t.Error(err)
+		}
+		same(t, "acked", len(strings.Fields(r.ackedSpans())), streams)
+	})
+}
+
+func TestParkedAttemptMeetsAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		n := 0
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			switch n++; n {
+			case 1:
+				setParts(b, entry.PartHeld, all)
+				return entry.Outcome{Err: errors.New("429")}
+			case 2, 3:
+				return entry.Outcome{Err: errors.New("connection refused")}
+			}
+			return acceptAll(b)
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1")
+		pass(250 * time.Millisecond)
+		same(t, "failing", r.Health()[0].LastError, "connection refused")
+		pass(10 * time.Second)
+		equal(t, "sent", r.sent(), []string{"o:1", "o:1", "o:1", "o:1"})
+		same(t, "healthy", r.Health()[0], LaneHealth{})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1")
+	})
+}
+
+// A part of which the store refused every line for good has nothing to be held.
+func TestHeldPartWithOnlyRefusedLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		n := 0
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			if n++; n > 1 {
+				return acceptAll(b)
+			}
+			b.Lines[0].Flags |= entry.FlagRefused
+			b.Refusals = append(b.Refusals, entry.Refusal{Reason: "too old"})
+			setParts(b, entry.PartHeld, all)
+			return entry.Outcome{Err: errors.New("429")}
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1", "e:1")
+		pass(time.Minute)
+		equal(t, "sent", r.sent(), []string{"o:1 e:1", "e:1"})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1 1/stderr/1")
+		equal(t, "dead", r.dead, []string{"o:1"})
+		same(t, "delivered", a.Stats.Delivered.Load(), 1)
+		same(t, "streams", len(r.lanes[0].streams), 0)
+	})
+}
+
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchWait: time.Hour})
+		a := newSource(1, 0)
+		r.send(a, "o:1")
+		synctest.Wait()
+		r.send(a, "o:2")
+		begun := time.Now()
+		if err := r.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		same(t, "took", time.Since(begun), 0)
+		equal(t, "sent", r.sent(), []string{"o:1", "o:2"})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1 1/stdout/2")
+	})
+}
+
+func TestDrainIsCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.setPush(func(context.Context, *entry.Batch) entry.Outcome {
+			return entry.Outcome{Err: errors.New("connection refused")}
+		})
+		r.send(newSource(1, 0), "o:1")
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		err := r.Drain(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 of 1 lanes still hold about 27 bytes") {
+			t.Errorf("Drain: %v", err)
+		}
+		r.stop()
+		same(t, "acked", r.ackedSpans(), "")
+	})
+}
+
+// Run's end cuts the request in flight. What it did not deliver is not
+// acknowledged, what it did deliver is.
+func TestRunEndsDuringARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			<-ctx.Done()
+			setParts(b, entry.PartAccepted, func(_ *entry.Section, c entry.Class) bool { return c == entry.ClassStderr })
+			return entry.Outcome{Err: ctx.Err()}
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1", "e:1")
+		synctest.Wait()
+		r.send(a, "o:2")
+		r.stop()
+		same(t, "acked", r.ackedSpans(), "1/stderr/1")
+		same(t, "attempts", len(r.sent()), 1)
+		same(t, "said", r.logs.String(), "")
+	})
+}
+
+func TestRunEndsWhileDeadLettersFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.onDead = func() error { return errors.New("no space left on device") }
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			b.Lines[0].Flags |= entry.FlagRefused
+			b.Refusals = append(b.Refusals, entry.Refusal{Reason: "too old"})
+			return acceptAll(b)
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1", "e:1")
+		pass(time.Second)
+		r.stop()
+		same(t, "acked", r.ackedSpans(), "")
+	})
+}
+
+func TestGiantLineDoesNotKeepItsMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchBytes: 1000})
+		a := newSource(1, 0)
+		r.send(a, "o:"+strings.Repeat("x", 500))
+		pass(time.Second)
+		small := cap(r.lanes[0].free[0].Text)
+		same(t, "kept", small >= 500, true)
+		r.send(a, "o:"+strings.Repeat("x", 5000))
+		pass(time.Second)
+		same(t, "dropped", cap(r.lanes[0].free[0].Text), 0)
+		same(t, "batches", r.lanes[0].made, 1)
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewPedanticRegistry()
+		r := newRig(t, Config{Registerer: reg})
+		a, s := newSource(1, 0), newSource(2, 0)
+		s.Method = methodStream
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			time.Sleep(60 * time.Millisecond)
+			eachPending(b, func(_ *entry.Section, l *entry.Line) {
+				if string(b.Message(l)) == "e:bad" {
+					l.Flags |= entry.FlagRefused
+					b.Refusals = append(b.Refusals, entry.Refusal{Section: 0, Line: 2, Reason: "too old"})
+				}
+			})
+			return acceptAll(b)
+		})
+		r.send(a, "o:1", "e:1", "e:bad", "m:1")
+		pass(time.Second)
+		r.send(s, "o:1")
+		pass(time.Second)
+		want := `
+# HELP log_capturer_file_monitor_latency_seconds From a line's being written by its container to its being accepted by the store, for logs read from files.
+# TYPE log_capturer_file_monitor_latency_seconds histogram
+log_capturer_file_monitor_latency_seconds_bucket{le="0.005"} 0
+log_capturer_file_monitor_latency_seconds_bucket{le="0.01"} 0
+log_capturer_file_monitor_latency_seconds_bucket{le="0.025"} 0
+log_capturer_file_monitor_latency_seconds_bucket{le="0.05"} 0
+log_capturer_file_monitor_latency_seconds_bucket{le="0.075"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="0.1"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="0.15"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="0.25"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="0.5"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="1"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="2.5"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="5"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="10"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="30"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="60"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="300"} 3
+log_capturer_file_monitor_latency_seconds_bucket{le="+Inf"} 3
+log_capturer_file_monitor_latency_seconds_sum 0.18
+log_capturer_file_monitor_latency_seconds_count 3
+# HELP log_capturer_logs_processed_total Lines done with: delivered to the store, or dead_lettered because the store refused them; malformed is the part of delivered that was shipped raw.
+# TYPE log_capturer_logs_processed_total counter
+log_capturer_logs_processed_total{method="file_monitor",result="dead_lettered"} 1
+log_capturer_logs_processed_total{method="file_monitor",result="delivered"} 3
+log_capturer_logs_processed_total{method="file_monitor",result="malformed"} 1
+log_capturer_logs_processed_total{method="streaming",result="dead_lettered"} 0
+log_capturer_logs_processed_total{method="streaming",result="delivered"} 1
+log_capturer_logs_processed_total{method="streaming",result="malformed"} 0
+`
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want),
+			"log_capturer_file_monitor_latency_seconds", "log_capturer_logs_processed_total"); err != nil {
+			t.Error(err)
+		}
+		if n, err := testutil.GatherAndCount(reg); err != nil || n != 6+1+3+5 {
+			t.Errorf("%d metrics, %v", n, err)
+		}
+		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+			t.Error(problems, err)
+		}
+	})
+}
+
+func TestLatency(t *testing.T) {
+	const ms = int64(1e6)
+	var b entry.Batch
+	src := newSource(1, 0)
+	section := func(ages ...int64) *entry.Section {
+		b.Reset()
+		b.Begin(src)
+		for i, age := range ages {
+			b.Add(1000*ms-age*ms, len(b.Text), entry.Class(i%2), 0)
+		}
+		return b.End()
+	}
+	check := func(what string, h *latency, want map[int]uint64, sum float64) {
+		t.Helper()
+		for k := range h.counts {
+			same(t, fmt.Sprint(what, " bucket ", k), h.counts[k].Load(), want[k])
+		}
+		total := math.Float64frombits(h.sum.Load())
+		if d := total - sum; d > 1e-9 || d < -1e-9 {
+			t.Errorf("%s: sum %v, want %v", what, total, sum)
+		}
+	}
+	both := [entry.NumClasses]bool{true, true}
+	var bulk latency
+	bulk.observe(&b, section(90, 85, 80), both, 3, 1000*ms)
+	check("one bucket", &bulk, map[int]uint64{5: 3}, 0.255)
+
+	var loop latency
+	s := section(400, 90, 80, 3)
+	b.Lines[2].Flags |= entry.FlagRefused
+	loop.observe(&b, s, both, 3, 1000*ms)
+	check("several buckets", &loop, map[int]uint64{8: 1, 5: 1, 0: 1}, 0.493)
+
+	var one latency
+	one.observe(&b, section(400, 90, 80, 3), [entry.NumClasses]bool{entry.ClassStderr: true}, 2, 1000*ms)
+	check("one class", &one, map[int]uint64{5: 1, 0: 1}, 0.093)
+
+	var future latency
+	future.observe(&b, section(-5000, -6000), both, 2, 1000*ms)
+	check("the clock was set back", &future, map[int]uint64{0: 2}, 0)
+
+	var old latency
+	old.observe(&b, section(400_000, 350_000), both, 2, 1000*ms)
+	check("beyond the last bound", &old, map[int]uint64{len(latencyBounds): 2}, 750)
+}
+
+// Nor has a parked part of which every line is refused for good later: it is
+// done, not tried again without lines.
+func TestParkedPartWithOnlyRefusedLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		n := 0
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			if n++; n == 2 {
+				b.Lines[0].Flags |= entry.FlagRefused
+				b.Refusals = append(b.Refusals, entry.Refusal{Reason: "too far behind"})
+			}
+			setParts(b, entry.PartHeld, all)
+			return entry.Outcome{Err: errors.New("429")}
+		})
+		a := newSource(1, 0)
+		r.send(a, "o:1")
+		pass(time.Hour)
+		equal(t, "sent", r.sent(), []string{"o:1", "o:1"})
+		equal(t, "dead", r.dead, []string{"o:1"})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1")
+		same(t, "delivered", a.Stats.Delivered.Load(), 0)
+		same(t, "held", a.Held.Load(), false)
+		equal(t, "woken", r.woken, []*entry.Source{a})
+		same(t, "healthy", r.Health()[0], LaneHealth{})
+	})
+}
+
+// A batch that was meant for the sender goes to the reader who waits, when a
+// parked part turns out to be due first.
+func TestFreedClaimServesAWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Config{Lanes: 1, BatchesPerLane: 1}) // not run: the test is the sender
+		l := d.lanes[0]
+		if step, _ := l.next(time.Now()); step != stepWait || l.wakeOn != wakeAny {
+			t.Fatalf("step %d, waking on %d", step, l.wakeOn)
+		}
+		b, err := d.Reserve(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan *entry.Batch)
+		go func() {
+			b, err := d.Reserve(t.Context(), 0)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- b
+		}()
+		synctest.Wait()
+		b.Begin(newSource(1, 0))
+		b.Add(0, 0, entry.ClassStdout, 0)
+		b.End()
+		d.Submit(0, b)
+		synctest.Wait()
+		select {
+		case <-got:
+			t.Fatal("the sender's batch was given away")
+		default:
+		}
+		l.streams = []*parkedStream{{due: time.Now()}}
+		if step, _ := l.next(time.Now()); step != stepParked {
+			t.Fatalf("step %d", step)
+		}
+		if second := <-got; second != b {
+			t.Error("another batch")
+		}
+		d.Submit(0, b)
+	})
+}

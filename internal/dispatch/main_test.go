@@ -1,0 +1,252 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a dispatcher with a store, positions and dead letters that write down
+// what they are given. Its fields are guarded by mu.
+type rig struct {
+	t *testing.T
+	*Dispatcher
+	logs *syncBuffer
+	stop func()
+
+	mu      sync.Mutex
+	pushes  []push
+	acked   []entry.Span
+	dead    []string
+	woken   []*entry.Source
+	seq     map[entry.Span]uint64 // of a span without Seq, the last one used
+	onPush  func(ctx context.Context, b *entry.Batch) entry.Outcome
+	onAck   func() error
+	onDead  func() error
+	started time.Time
+}
+
+// push is one attempt: when, after the rig's start, and the pending lines.
+type push struct {
+	at    time.Duration
+	lines []string
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+// count is the number of log lines that contain text.
+func (s *syncBuffer) count(text string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Count(s.b.String(), text)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// newRig makes and runs a dispatcher of one lane, unless cfg says otherwise. It
+// is to be used in a synctest bubble, and stops at the test's end.
+func newRig(t *testing.T, cfg Config) *rig {
+	t.Helper()
+	r := &rig{t: t, logs: &syncBuffer{}, seq: map[entry.Span]uint64{}, started: time.Now()}
+	if cfg.Lanes == 0 {
+		cfg.Lanes = 1
+	}
+	cfg.Sink, cfg.Acks, cfg.DeadLetters = r, r, r
+	cfg.Wake = func(s *entry.Source) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.woken = append(r.woken, s)
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(r.logs, nil))
+	r.Dispatcher = New(cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *rig) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
+	p := push{at: time.Since(r.started)}
+	eachPending(b, func(s *entry.Section, l *entry.Line) {
+		p.lines = append(p.lines, string(b.Message(l)))
+	})
+	r.mu.Lock()
+	r.pushes = append(r.pushes, p)
+	f := r.onPush
+	r.mu.Unlock()
+	if f == nil {
+		return acceptAll(b)
+	}
+	return f(ctx, b)
+}
+
+func (r *rig) Ack(spans []entry.Span) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.onAck != nil {
+		if err := r.onAck(); err != nil {
+			return err
+		}
+	}
+	r.acked = append(r.acked, spans...)
+	return nil
+}
+
+func (r *rig) Append(b *entry.Batch, refusals []entry.Refusal) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.onDead != nil {
+		if err := r.onDead(); err != nil {
+			return err
+		}
+	}
+	for _, f := range refusals {
+		r.dead = append(r.dead, string(b.Message(&b.Lines[f.Line])))
+	}
+	return nil
+}
+
+func (r *rig) setPush(f func(ctx context.Context, b *entry.Batch) entry.Outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onPush = f
+}
+
+// send appends the lines of one section ("o:" to stdout, "e:" to stderr, "m:"
+// malformed) and submits.
+func (r *rig) send(src *entry.Source, lines ...string) {
+	r.t.Helper()
+	b, err := r.Reserve(r.t.Context(), src.Lane)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.fill(b, src, lines...)
+	r.Submit(src.Lane, b)
+}
+
+func (r *rig) fill(b *entry.Batch, src *entry.Source, lines ...string) {
+	b.Begin(src)
+	for _, text := range lines {
+		class := map[byte]entry.Class{'o': entry.ClassStdout, 'e': entry.ClassStderr, 'm': entry.ClassMalformed}[text[0]]
+		off := len(b.Text)
+		b.Text = append(b.Text, text...)
+		b.Add(time.Now().UnixNano(), off, class, 0)
+		src.Stats.Read.Add(1)
+	}
+	s := b.End()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c, n := range s.Lines {
+		if st := entry.Class(c).Stream(); n > 0 && s.Seq[st] == 0 {
+			key := entry.Span{Log: src.Log, Stream: st}
+			r.seq[key]++
+			s.Seq[st] = r.seq[key]
+		}
+	}
+}
+
+// sent gives the lines of every attempt so far, one string each.
+func (r *rig) sent() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []string
+	for _, p := range r.pushes {
+		all = append(all, strings.Join(p.lines, " "))
+	}
+	return all
+}
+
+func (r *rig) times() []time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []time.Duration
+	for _, p := range r.pushes {
+		all = append(all, p.at)
+	}
+	return all
+}
+
+func (r *rig) ackedSpans() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []string
+	for _, s := range r.acked {
+		all = append(all, fmt.Sprintf("%d/%s/%d", s.Log, s.Stream, s.Seq))
+	}
+	return strings.Join(all, " ")
+}
+
+func newSource(log uint32, lane int) *entry.Source {
+	s := &entry.Source{Name: fmt.Sprintf("c%d", log), Log: log, Lane: lane, Method: methodFile, Stats: new(entry.Stats)}
+	label(s, s.Name)
+	return s
+}
+
+func label(s *entry.Source, name string) {
+	for c, stream := range []string{"stdout", "stderr", "malformed"} {
+		s.Labels[c] = entry.NewLabels(entry.Label{Name: "container_name", Value: name}, entry.Label{Name: "stream", Value: stream})
+	}
+}
+
+// eachPending calls f for every line that is to be sent, in order.
+func eachPending(b *entry.Batch, f func(*entry.Section, *entry.Line)) {
+	for i := range b.Sections {
+		s := &b.Sections[i]
+		lines := b.SectionLines(s)
+		for j := range lines {
+			if s.State[lines[j].Class] == entry.PartPending && lines[j].Flags&entry.FlagRefused == 0 {
+				f(s, &lines[j])
+			}
+		}
+	}
+}
+
+// setParts sets the state of every pending part for which want is true.
+func setParts(b *entry.Batch, state entry.PartState, want func(*entry.Section, entry.Class) bool) {
+	for i := range b.Sections {
+		s := &b.Sections[i]
+		for c := range s.State {
+			if s.State[c] == entry.PartPending && want(s, entry.Class(c)) {
+				s.State[c] = state
+			}
+		}
+	}
+}
+
+func all(*entry.Section, entry.Class) bool { return true }
+
+func acceptAll(b *entry.Batch) entry.Outcome {
+	setParts(b, entry.PartAccepted, all)
+	return entry.Outcome{}
+}

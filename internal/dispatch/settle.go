@@ -1,0 +1,159 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+)
+
+// After each attempt, in this order: bury, divert, settle. The lines refused for
+// good must be durable, and refer to the batch as the sink saw it, before their
+// sections are touched; a span must know of all places its lines are in before
+// it can be called done.
+//
+// Part states afterwards: PartPending is still to be sent from here, PartEmpty
+// has nothing to be sent from here (it was counted, or moved).
+
+// bury gives the lines that the sink refused to the dead letters, for as long as
+// it takes. It reports false when ctx ended first; then nothing of this attempt
+// may be settled.
+func (l *lane) bury(ctx context.Context, sl *slot) bool {
+	if len(sl.Refusals) == 0 {
+		return true
+	}
+	sl.refused = true
+	said := time.Now()
+	for fails := 1; ; fails++ {
+		err := l.d.cfg.DeadLetters.Append(&sl.Batch, sl.Refusals)
+		if err == nil {
+			break
+		}
+		now := time.Now()
+		l.mu.Lock()
+		if l.health.DeadLettersSince.IsZero() {
+			l.health.DeadLettersSince = now
+		}
+		l.health.DeadLettersError = err.Error()
+		l.mu.Unlock()
+		if l.d.deadTrouble.begin(l.index, false, now) || now.Sub(said) >= repeatEvery {
+			said = now
+			l.d.cfg.Logger.Error("dead-letter file cannot be written; its lane waits until it can (is the disk full?)", "error", err)
+		}
+		retry := time.NewTimer(pause(fails, false, 0, l.d.random()))
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			retry.Stop()
+			return false
+		}
+	}
+	for i := range sl.Refusals {
+		src := sl.Sections[sl.Refusals[i].Section].Source
+		src.Stats.DeadLettered.Add(1)
+		l.d.metrics.of(src.Method).deadLettered.Inc()
+	}
+	clear(sl.Refusals)
+	sl.Refusals = sl.Refusals[:0]
+	if say, lasted := l.d.deadTrouble.end(l.index, time.Now()); say {
+		l.d.cfg.Logger.Info("dead-letter file can be written again", "after", lasted)
+	}
+	l.mu.Lock()
+	l.health.DeadLettersSince, l.health.DeadLettersError = time.Time{}, ""
+	l.mu.Unlock()
+	return true
+}
+
+// settle counts the parts that have been accepted, acknowledges the spans that
+// are done, and lets sources go of which nothing is parked any more. It reports
+// whether any part was accepted.
+func (l *lane) settle(sl *slot, now time.Time) (progress bool) {
+	b := &sl.Batch
+	for i := range b.Sections {
+		s := &b.Sections[i]
+		var took [entry.NumClasses]bool
+		total := 0
+		for c := range s.State {
+			if s.State[c] != entry.PartAccepted {
+				continue
+			}
+			s.State[c] = entry.PartEmpty
+			n := int(s.Lines[c])
+			if sl.refused {
+				n -= refusedLines(b, s, entry.Class(c))
+			}
+			took[c] = true
+			total += n
+			progress = true
+			if c == int(entry.ClassMalformed) {
+				l.d.metrics.of(s.Source.Method).malformed.Add(float64(n))
+			}
+			if sl.parked {
+				l.unpark(s.Source)
+			}
+		}
+		if total > 0 {
+			s.Source.Stats.Delivered.Add(int64(total))
+			l.d.metrics.of(s.Source.Method).delivered.Add(float64(total))
+			if s.Source.Method == methodFile {
+				l.latency.observe(b, s, took, total, now.UnixNano())
+			}
+		}
+		for st := range s.Seq {
+			if s.Seq[st] == 0 || undone(s, entry.Stream(st)) {
+				continue
+			}
+			span := entry.Span{Log: s.Source.Log, Stream: entry.Stream(st), Seq: s.Seq[st]}
+			s.Seq[st] = 0
+			if l.lastPlace(span) {
+				l.spans = append(l.spans, span)
+			}
+		}
+	}
+	l.ack(now)
+	l.letGo()
+	return progress
+}
+
+// refusedLines counts the refused lines of a part.
+func refusedLines(b *entry.Batch, s *entry.Section, class entry.Class) (n int) {
+	lines := b.SectionLines(s)
+	for i := range lines {
+		if lines[i].Class == class && lines[i].Flags&entry.FlagRefused != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// undone reports whether any part of a stream in a section is still to be sent
+// from there.
+func undone(s *entry.Section, stream entry.Stream) bool {
+	for c, state := range s.State {
+		if entry.Class(c).Stream() == stream && (state == entry.PartPending || state == entry.PartHeld) {
+			return true
+		}
+	}
+	return false
+}
+
+// ack acknowledges the spans that the present attempt has brought home. A
+// failure is no reason to stop: what has not been written down is only sent
+// again after a restart.
+func (l *lane) ack(now time.Time) {
+	if len(l.spans) == 0 {
+		return
+	}
+	err := l.d.cfg.Acks.Ack(l.spans)
+	l.spans = l.spans[:0]
+	if err == nil {
+		if say, lasted := l.d.ackTrouble.end(l.index, now); say {
+			l.d.cfg.Logger.Info("positions can be written again", "after", lasted)
+		}
+		return
+	}
+	l.d.metrics.ackErrors.Inc()
+	if l.d.ackTrouble.begin(l.index, false, now) {
+		l.d.cfg.Logger.Error("positions cannot be written; what is delivered meanwhile may be sent again after a restart (is the disk full?)", "error", err)
+	}
+}
