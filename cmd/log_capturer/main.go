@@ -41,18 +41,21 @@ func main() {
 		env:    os.LookupEnv,
 		build:  build,
 		notify: notifySignals,
-		run: func(ctx context.Context, cfg *config.Config, log *slog.Logger, hard <-chan struct{}) error {
-			return app.Run(ctx, app.Options{Config: cfg, Build: build, Logger: log, Out: os.Stdout, Hard: hard})
+		run: func(ctx context.Context, r running) error {
+			return app.Run(ctx, app.Options{
+				Config: r.config, Build: build, NewLogger: r.newLogger, Out: os.Stdout,
+				Load: r.load, Reload: r.reload, Hard: r.hard,
+			})
 		},
 	}
 	os.Exit(p.main(context.Background(), os.Args))
 }
 
-// notifySignals begins to deliver the signals that stop the agent. The channel
-// has room for the two that matter.
+// notifySignals begins to deliver the signals that stop the agent or let it read
+// its configuration anew. The channel has room for those that matter.
 func notifySignals() (signals <-chan os.Signal, stop func()) {
-	ch := make(chan os.Signal, 2)
-	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
+	ch := make(chan os.Signal, 3)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	return ch, func() { signal.Stop(ch) }
 }
 
@@ -86,8 +89,20 @@ type program struct {
 	build    build
 	notify   func() (signals <-chan os.Signal, stop func())
 	// run is the agent. It returns nil once ctx has ended and what was under
-	// way is delivered or kept; when hard is closed it returns without delay.
-	run func(ctx context.Context, cfg *config.Config, log *slog.Logger, hard <-chan struct{}) error
+	// way is delivered or kept.
+	run func(ctx context.Context, r running) error
+}
+
+// running is what the agent is run with.
+type running struct {
+	config    *config.Config
+	newLogger func(config.Log) *slog.Logger
+	// load reads the configuration file again; reload has an element when that
+	// is to be done.
+	load   func() (*config.Config, error)
+	reload <-chan struct{}
+	// hard, when closed, lets the agent return without delay.
+	hard <-chan struct{}
 }
 
 // statusError is an error that has been reported and only has its exit status
@@ -229,7 +244,7 @@ func (p *program) agent(ctx context.Context, c *cli.Command) error {
 	}
 	log := newLogger(p.err, cfg.Log)
 	log.Info("log_capturer is starting", "version", p.build.Version, "revision", p.build.Revision, "config", path)
-	if err := p.serve(ctx, cfg, log); err != nil {
+	if err := p.serve(ctx, path, cfg, log); err != nil {
 		log.Error("log_capturer has failed", "error", err)
 		return statusError(exitFail)
 	}
@@ -242,30 +257,51 @@ var errCutShort = errors.New("a second signal cut the stop short: lines that wer
 
 // serve runs the agent until it ends or is stopped by signals: the first ends
 // its context, the second closes its hard channel, and then it is waited for
-// no longer than it takes to close files.
-func (p *program) serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+// no longer than it takes to close files. SIGHUP reads the configuration anew.
+func (p *program) serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logger) error {
 	signals, stop := p.notify()
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	hard := make(chan struct{})
+	hard, reload := make(chan struct{}), make(chan struct{}, 1)
 	done := make(chan error, 1)
-	go func() { done <- p.run(ctx, cfg, log, hard) }()
+	go func() {
+		done <- p.run(ctx, running{
+			config:    cfg,
+			newLogger: func(c config.Log) *slog.Logger { return newLogger(p.err, c) },
+			load:      func() (*config.Config, error) { return config.Load(path, p.env) },
+			reload:    reload,
+			hard:      hard,
+		})
+	}()
 
-	select {
-	case err := <-done:
-		return err
-	case s := <-signals:
-		log.Info("stopping: what is under way is delivered first; a second signal stops at once",
-			"signal", s.String(), "grace", cfg.ShutdownGrace.String())
-		cancel()
+	for stopping := false; !stopping; {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				select {
+				case reload <- struct{}{}:
+				default: // one is asked for already
+				}
+				continue
+			}
+			log.Info("stopping: what is under way is delivered first; a second signal stops at once",
+				"signal", s.String(), "grace", cfg.ShutdownGrace.String())
+			stopping = true
+			cancel()
+		}
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-signals:
-		close(hard)
+	for cut := false; !cut; {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			cut = s != syscall.SIGHUP // there is nothing to reload any more
+		}
 	}
+	close(hard)
 	timer := time.NewTimer(cutShort)
 	defer timer.Stop()
 	select {

@@ -35,14 +35,14 @@ func TestMain(m *testing.M) {
 	if mode, ok := os.LookupEnv(actAs); ok {
 		p := program{
 			out: os.Stdout, err: os.Stderr, env: os.LookupEnv, notify: notifySignals,
-			run: func(ctx context.Context, _ *config.Config, _ *slog.Logger, hard <-chan struct{}) error {
+			run: func(ctx context.Context, r running) error {
 				fmt.Println("running")
 				<-ctx.Done()
 				fmt.Println("draining")
 				if mode == "drains" {
 					return nil
 				}
-				<-hard
+				<-r.hard
 				if mode == "obeys" {
 					fmt.Println("cut short")
 					return nil
@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-type runFunc func(context.Context, *config.Config, *slog.Logger, <-chan struct{}) error
+type runFunc func(context.Context, running) error
 
 // fixture is a program whose surroundings a test holds.
 type fixture struct {
@@ -139,7 +139,8 @@ func TestCommandLine(t *testing.T) {
 		{"-config", 2, false, "", "log_capturer: flag needs an argument: -config\n" + try},
 	} {
 		ran := false
-		f := newFixture(func(_ context.Context, cfg *config.Config, _ *slog.Logger, _ <-chan struct{}) error {
+		f := newFixture(func(_ context.Context, r running) error {
+			cfg := r.config
 			ran = cfg.Host == "h"
 			return nil
 		})
@@ -219,7 +220,7 @@ func TestResultCannotBeWritten(t *testing.T) {
 
 func TestRunFails(t *testing.T) {
 	ok, _ := files(t)
-	f := newFixture(func(context.Context, *config.Config, *slog.Logger, <-chan struct{}) error {
+	f := newFixture(func(context.Context, running) error {
 		return errors.New("the disk is full")
 	})
 	if status := f.main(t.Context(), []string{"log_capturer", "-config", ok}); status != 1 {
@@ -294,15 +295,15 @@ func TestSignals(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				over := make(chan struct{})
-				f := newFixture(func(ctx context.Context, _ *config.Config, _ *slog.Logger, hard <-chan struct{}) error {
-					return c.run(ctx, hard, over)
+				f := newFixture(func(ctx context.Context, r running) error {
+					return c.run(ctx, r.hard, over)
 				})
 				f.signals = make(chan os.Signal, 2)
 				for range c.signals {
 					f.signals <- syscall.SIGTERM
 				}
 				begin := time.Now()
-				err := f.serve(t.Context(), cfg, log)
+				err := f.serve(t.Context(), "", cfg, log)
 				if d := time.Since(begin); !errors.Is(err, c.want) || d != c.after || !f.stopped {
 					t.Errorf("got %v after %v, signals given back: %v; want %v after %v", err, d, f.stopped, c.want, c.after)
 				}
@@ -317,17 +318,17 @@ func TestSignals(t *testing.T) {
 func TestFirstSignalDoesNotCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended, cut bool
-		f := newFixture(func(ctx context.Context, _ *config.Config, _ *slog.Logger, hard <-chan struct{}) error {
+		f := newFixture(func(ctx context.Context, r running) error {
 			<-ctx.Done()
 			ended = true
-			<-hard
+			<-r.hard
 			cut = true
 			return nil
 		})
 		f.signals = make(chan os.Signal, 2)
 		var serving sync.WaitGroup
 		serving.Go(func() {
-			if err := f.serve(t.Context(), &config.Config{}, slog.New(slog.DiscardHandler)); !errors.Is(err, errCutShort) {
+			if err := f.serve(t.Context(), "", &config.Config{}, slog.New(slog.DiscardHandler)); !errors.Is(err, errCutShort) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -346,6 +347,51 @@ func TestFirstSignalDoesNotCut(t *testing.T) {
 		if !cut {
 			t.Error("not cut short by the second signal")
 		}
+	})
+}
+
+// TestHangup: SIGHUP asks for the configuration to be read anew, and neither
+// stops the agent nor cuts its stop short.
+func TestHangup(t *testing.T) {
+	ok, _ := files(t)
+	synctest.Test(t, func(t *testing.T) {
+		loads, drained := 0, make(chan struct{})
+		f := newFixture(func(ctx context.Context, r running) error {
+			for {
+				select {
+				case <-r.reload:
+					loads++
+					if cfg, err := r.load(); err != nil || cfg.Host != "h" {
+						t.Errorf("loaded %+v, %v", cfg, err)
+					}
+				case <-ctx.Done():
+					<-drained
+					return nil
+				case <-r.hard:
+					t.Error("cut short")
+					return nil
+				}
+			}
+		})
+		f.signals = make(chan os.Signal, 3)
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			if err := f.serve(t.Context(), ok, &config.Config{}, slog.New(slog.DiscardHandler)); err != nil {
+				t.Errorf("got %v", err)
+			}
+		})
+		for range 2 {
+			f.signals <- syscall.SIGHUP
+			synctest.Wait()
+		}
+		if loads != 2 {
+			t.Errorf("%d reloads for two signals", loads)
+		}
+		f.signals <- syscall.SIGTERM
+		f.signals <- syscall.SIGHUP
+		synctest.Wait()
+		close(drained)
+		serving.Wait()
 	})
 }
 

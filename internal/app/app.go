@@ -27,11 +27,16 @@ import (
 // lanes is the number of ordered lanes: of requests in flight and of readers.
 const lanes = 2
 
-// Options are what Run needs beside the configuration.
+// Options are what Run needs.
 type Options struct {
 	Config *config.Config
 	Build  server.Build
-	Logger *slog.Logger
+	// NewLogger makes the agent's own log as a configuration wants it.
+	NewLogger func(config.Log) *slog.Logger
+	// Load reads the configuration anew, for a reload, and Reload asks for one
+	// (SIGHUP). Without Load there is none.
+	Load   func() (*config.Config, error)
+	Reload <-chan struct{}
 	// Out is where the stdout sink writes.
 	Out io.Writer
 	// Hard, when closed, cuts the stop short: nothing more is delivered.
@@ -40,7 +45,7 @@ type Options struct {
 	Listening func(addr string)
 }
 
-// agent is one running agent.
+// agent is one running agent, from one configuration.
 type agent struct {
 	cfg *config.Config
 	log *slog.Logger
@@ -55,26 +60,57 @@ type agent struct {
 	files      *monitors.FileMonitor
 	containers *monitors.ContainerMonitor // nil when monitors.container.enabled is false
 	server     *server.Server
+	reloads    chan reload
 }
 
 // Run runs the agent until ctx ends, then stops it within the grace period. The
 // error says why it could not start, or what made it stop.
+//
+// A reload is a stop and a start inside the process: what was under way is
+// delivered, the positions are saved, and the new agent goes on from there. A
+// configuration with faults changes nothing; one that cannot be started gives
+// way to the one before.
 func Run(ctx context.Context, o Options) error {
-	a := &agent{cfg: o.Config, log: o.Logger, registry: prometheus.NewRegistry()}
+	cfg := o.Config
+	var before *config.Config // nil unless cfg is of a reload and has not run yet
+	for {
+		next, err := runOne(ctx, o, cfg)
+		var failed *startError
+		switch {
+		case next != nil:
+			before, cfg = cfg, next
+		case before != nil && errors.As(err, &failed):
+			o.NewLogger(before.Log).Error("agent cannot be started with the new configuration and goes on with the old one", "error", err)
+			before, cfg = nil, before
+		default:
+			return err
+		}
+	}
+}
+
+// startError says that an agent could not be started.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+// runOne runs one agent. next is the configuration to go on with, nil if there
+// is to be no further one.
+func runOne(ctx context.Context, o Options, cfg *config.Config) (next *config.Config, err error) {
+	a := &agent{cfg: cfg, log: o.NewLogger(cfg.Log), registry: prometheus.NewRegistry(), reloads: make(chan reload)}
 	a.registry.MustRegister(collectors.NewGoCollector(), server.NewProcessCollector(o.Build))
-	err := a.build(o.Out)
 	defer a.close()
-	if err != nil {
-		return err
+	if err := a.build(o.Out); err != nil {
+		return nil, &startError{err}
 	}
 	if err := a.server.Listen(ctx); err != nil {
-		return err
+		return nil, &startError{err}
 	}
 	if o.Listening != nil {
 		o.Listening(a.server.Addr().String())
 	}
 	a.log.Info("shipping begins", "sink", a.sinkName(), "data_dir", a.cfg.DataDir)
-	return a.run(ctx, o.Hard)
+	return a.run(ctx, o)
 }
 
 func (a *agent) sinkName() string {
@@ -137,7 +173,7 @@ func (a *agent) build(out io.Writer) error {
 	}
 	a.server = server.New(server.Options{
 		Address: a.cfg.Server.Address(), Health: a.health, Ready: a.ready,
-		Metrics: a.registry, Log: a.log,
+		Reload: a.reload, Metrics: a.registry, Log: a.log,
 	})
 	return nil
 }
@@ -182,8 +218,9 @@ func maxLogFiles() int64 {
 // errCutShort says that a second signal ended the stop.
 var errCutShort = errors.New("stopped at once: what was on its way will be sent again at the next start")
 
-// run starts everything, waits for ctx, and stops upstream first.
-func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
+// run starts everything, waits for the end of ctx or a reload, and stops
+// upstream first.
+func (a *agent) run(ctx context.Context, o Options) (next *config.Config, err error) {
 	// Each stage has a context of its own, cancelled when the one before has
 	// stopped. A stage that fails stops the agent.
 	failed, fail := context.WithCancelCause(ctx)
@@ -200,9 +237,13 @@ func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
 	}
 	var serving, saving, sending, reading errgroup.Group
 	serveCtx, stopServing := context.WithCancel(base)
+	defer stopServing()
 	saveCtx, stopSaving := context.WithCancel(base)
+	defer stopSaving()
 	sendCtx, stopSending := context.WithCancel(base)
+	defer stopSending()
 	readCtx, stopReading := context.WithCancel(base)
+	defer stopReading()
 	stage(&serving, "http server", serveCtx, a.server.Run)
 	stage(&saving, "positions", saveCtx, a.positions.Run)
 	stage(&sending, "dispatcher", sendCtx, a.dispatcher.Run)
@@ -211,7 +252,7 @@ func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
 		stage(&reading, "container monitor", readCtx, a.containers.Run)
 	}
 
-	<-failed.Done()
+	next = a.wait(failed, o)
 	began := time.Now()
 	drainCtx, cancelDrain := context.WithTimeout(base, a.cfg.ShutdownGrace)
 	defer cancelDrain()
@@ -219,24 +260,22 @@ func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
 	go func() {
 		defer close(cut)
 		select {
-		case <-hard:
+		case <-o.Hard:
 			cancelDrain()
 			stopSending()
 		case <-drainCtx.Done():
 		}
 	}()
-	var errs []error
 	stopReading()
-	errs = append(errs, reading.Wait())
+	errs := []error{reading.Wait()}
 	if err := a.dispatcher.Drain(drainCtx); err != nil {
 		select {
-		case <-hard:
-			err = errCutShort
+		case <-o.Hard:
+			errs = append(errs, errCutShort)
+			next = nil
 		default:
-			a.log.Warn("not everything could be delivered in time; it will be read again at the next start", "error", err)
-			err = nil
+			a.log.Warn("not everything could be delivered in time; it will be read again", "error", err)
 		}
-		errs = append(errs, err)
 	}
 	cancelDrain()
 	<-cut
@@ -247,10 +286,10 @@ func (a *agent) run(ctx context.Context, hard <-chan struct{}) error {
 	stopServing()
 	errs = append(errs, serving.Wait())
 	a.log.Debug("all stages have stopped", "after", time.Since(began).Round(time.Millisecond))
-	if ctx.Err() == nil {
-		return context.Cause(failed)
+	if next == nil && ctx.Err() == nil {
+		return nil, context.Cause(failed)
 	}
-	return errors.Join(errs...)
+	return next, errors.Join(errs...)
 }
 
 // close gives back what build has taken, in the opposite order.

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,6 +36,8 @@ func testConfig(t *testing.T, dataDir, url string) *config.Config {
 	return cfg
 }
 
+func quiet(config.Log) *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
 // start runs an agent and waits until it serves.
 func start(t *testing.T, cfg *config.Config, hard <-chan struct{}) (addr string, stop func() error) {
 	t.Helper()
@@ -42,7 +45,7 @@ func start(t *testing.T, cfg *config.Config, hard <-chan struct{}) (addr string,
 	listening, done := make(chan string, 1), make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Options{
-			Config: cfg, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Out: io.Discard, Hard: hard,
+			Config: cfg, NewLogger: quiet, Out: io.Discard, Hard: hard,
 			Listening: func(addr string) { listening <- addr },
 		})
 	}()
@@ -124,7 +127,7 @@ func TestOneDataDirForTwo(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := start(t, testConfig(t, dir, s.URL), nil)
 	err := Run(t.Context(), Options{
-		Config: testConfig(t, dir, s.URL), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Out: io.Discard,
+		Config: testConfig(t, dir, s.URL), NewLogger: quiet, Out: io.Discard,
 	})
 	if err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("the second agent on %s: %v", dir, err)
@@ -142,11 +145,78 @@ func TestPortTaken(t *testing.T) {
 	if _, err := fmt.Sscan(addr[strings.LastIndexByte(addr, ':')+1:], &cfg.Server.Port); err != nil {
 		t.Fatal(err)
 	}
-	err := Run(t.Context(), Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Out: io.Discard})
+	err := Run(t.Context(), Options{Config: cfg, NewLogger: quiet, Out: io.Discard})
 	if err == nil || !strings.Contains(err.Error(), "server.port") {
 		t.Errorf("a port that is taken: %v", err)
 	}
 	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A reload is refused while the configuration has faults, goes back to the old
+// one if the new one cannot be started, and otherwise takes over.
+func TestReload(t *testing.T) {
+	s := lokitest.New(lokitest.Options{})
+	defer s.Close()
+	dir := t.TempDir()
+	first := testConfig(t, dir, s.URL)
+	faulty := errors.New("f:1: host: is a list")
+	var next *config.Config
+	ctx, cancel := context.WithCancel(t.Context())
+	reload, listening, done := make(chan struct{}), make(chan string, 1), make(chan error, 1)
+	go func() {
+		done <- Run(ctx, Options{
+			Config: first, NewLogger: quiet, Out: io.Discard, Reload: reload,
+			Load: func() (*config.Config, error) {
+				if next == nil {
+					return nil, faulty
+				}
+				return next, nil
+			},
+			Listening: func(addr string) { listening <- addr },
+		})
+	}()
+	addr := <-listening
+	post := func() (int, string) {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.Post("http://"+addr+"/-/reload", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	if code, body := post(); code != http.StatusBadRequest || !strings.Contains(body, faulty.Error()) {
+		t.Errorf("with faults: %d %s", code, body)
+	}
+	if code, _ := get(t, addr, "/livez"); code != http.StatusOK {
+		t.Fatal("the old agent is gone")
+	}
+
+	next = testConfig(t, dir, s.URL)
+	next.Host = "renamed"
+	if code, body := post(); code != http.StatusAccepted {
+		t.Errorf("without faults: %d %s", code, body)
+	}
+	addr = <-listening
+	if code, _ := get(t, addr, "/livez"); code != http.StatusOK {
+		t.Fatal("the new agent does not serve")
+	}
+
+	next = testConfig(t, dir, s.URL)
+	next.Sinks.Loki.TLS.CAFile = filepath.Join(dir, "absent.pem")
+	reload <- struct{}{}
+	addr = <-listening // the one before again
+	if code, _ := get(t, addr, "/livez"); code != http.StatusOK {
+		t.Fatal("no agent after a configuration that cannot be started")
+	}
+	cancel()
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }

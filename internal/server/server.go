@@ -38,6 +38,8 @@ type Options struct {
 	// not block, and must return when the context ends.
 	Health func(context.Context) Health
 	Ready  func(context.Context) error
+	// Reload reads the configuration anew and gives its faults.
+	Reload func(context.Context) error
 	// Metrics is what /metrics shows.
 	Metrics prometheus.Gatherer
 	Log     *slog.Logger
@@ -85,6 +87,8 @@ const index = `log_capturer
 /livez    200 as long as the process serves: for container health checks
 /readyz   200 once the agent reads and delivers
 /metrics  for Prometheus
+
+POST /-/reload   read the configuration anew; from this machine only
 `
 
 // handler is the server's routes. A pattern with GET takes HEAD as well; other
@@ -97,6 +101,7 @@ func handler(o Options) http.Handler {
 	mux.Handle("GET /{$}", text(index))
 	mux.Handle("GET /livez", text("alive\n"))
 	mux.Handle("GET /readyz", readyHandler(o.Ready))
+	mux.Handle("POST /-/reload", reloadHandler(o.Reload))
 	mux.Handle("GET /health", healthHandler(o.Health))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),

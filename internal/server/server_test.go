@@ -29,6 +29,7 @@ func options() Options {
 		Address: "127.0.0.1:0",
 		Health:  func(context.Context) Health { return Health{Status: StatusOK} },
 		Ready:   func(context.Context) error { return nil },
+		Reload:  func(context.Context) error { return nil },
 		Metrics: prometheus.NewRegistry(),
 		Log:     slog.New(slog.DiscardHandler),
 	}
