@@ -64,7 +64,8 @@ type Line struct {
 type PartState uint8
 
 const (
-	// PartEmpty: the section has no line of the class.
+	// PartEmpty: nothing of the class is to be sent from here: there was no
+	// line, or what there was has been accounted for or moved elsewhere.
 	PartEmpty PartState = iota
 	// PartPending: to be sent.
 	PartPending

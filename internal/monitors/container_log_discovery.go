@@ -76,7 +76,7 @@ func CheckLogDrivers(drivers []string) error {
 // engine tells its own path, and none before the first start; containersDir,
 // unless empty, is where this process sees the engine's directory of containers.
 func LogPath(containersDir string, c docker.Container) string {
-	if c.LogPath != "" && containersDir == "" {
+	if containersDir == "" {
 		return c.LogPath
 	}
 	return filepath.Join(containersDir, c.ID, c.ID+"-json.log")

@@ -21,22 +21,40 @@ type fileLog struct {
 	log  uint32 // number in the positions
 	src  *entry.Source
 	tail *tail.Log
-	// next, unless nil, is the source from the first entry on that is not older
-	// than nextSince: the container has been started again.
-	next      *entry.Source
-	nextSince int64
+	// note is kept with the position: it says the source's name.
+	note string
+	// next, unless nil, is the start whose entries come next.
+	next *nextStart
 
 	streams [entry.NumStreams]streamState
-	// lastTime is that of the entry before, for lines that have none.
+	// lastTime is the latest of the entries before, for lines that have none.
+	// Positions tell it again after a restart, the last entry's they do not:
+	// stdout and stderr are not in the order of their times.
 	lastTime int64
 	// ignoreBefore: entries older than this (Unix ns) are skipped and counted.
 	// It never changes for a container, so a restart skips the same ones.
 	ignoreBefore int64
 	ignored      int64 // entries skipped so
 	fromEnd      bool  // what is there at the first start is not wanted
-	final        bool  // schedule.exited when the log was taken to be read
 
 	schedule
+}
+
+// nextStart is another start of a log's container: the source from the first
+// entry on that is not older than since (Unix ns), and its note.
+type nextStart struct {
+	src   *entry.Source
+	since int64
+	note  string
+}
+
+// then gives what is to come of two starts of which the first, nil if there was
+// none, has not been met in the log yet.
+func (n *nextStart) then(later *nextStart) *nextStart {
+	if n != nil && n.src.Name == later.src.Name {
+		later.since = n.since
+	}
+	return later
 }
 
 // streamState is where one stream of a log stands.
@@ -90,7 +108,9 @@ func (s *skipRule) covers(seq, end, t int64) bool {
 			return true
 		}
 		if t == s.time && s.left > 0 {
-			s.left--
+			if s.left--; s.left == 0 {
+				s.kind = skipNothing // that was the last one
+			}
 			return true
 		}
 	case skipNothing:
@@ -162,6 +182,27 @@ func planResume(saved [entry.NumStreams]entry.Position, find func(entry.FileID) 
 	return p
 }
 
+// timeBefore gives the time of what lies before the place where reading begins,
+// as far as the positions tell.
+func (p *resumePlan) timeBefore(saved [entry.NumStreams]entry.Position) int64 {
+	var here, earlier int64
+	for s, pos := range saved {
+		if sk := p.skip[s]; p.seq > 0 && sk.kind == skipByOffset && sk.seq == p.seq && sk.offset == p.offset {
+			here = max(here, pos.Time)
+		}
+		if pos.Time > 0 && (earlier == 0 || pos.Time < earlier) {
+			earlier = pos.Time
+		}
+	}
+	if here > 0 {
+		return here
+	}
+	if p.skip[entry.Stdout].kind == skipByTime {
+		return 0 // malformed lines are judged by it
+	}
+	return earlier
+}
+
 // byTime skips what lies up to a position, judged by the entries' times: for a
 // file in which the position cannot be found. Docker's times never fall within
 // one stream, unless the clock is set back.
@@ -186,6 +227,7 @@ type joiner struct {
 	// shipMalformed: false sends malformed lines to the dead letters alone.
 	shipMalformed bool
 	counts        visitCounts
+	message       []byte // of the entry that special deals with; reused
 	// malformed are raw copies for the dead-letter file, reused.
 	malformed []MalformedLine
 }
@@ -206,6 +248,7 @@ type visitCounts struct {
 
 // visitResult is what one visit of a log came to.
 type visitResult struct {
+	news      bool // something has been read
 	more      bool // there may be more to read at once
 	truncated bool
 	err       error
@@ -223,12 +266,23 @@ func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r v
 			lg.streams[s].skip = skipRule{}
 		}
 	}
-	r.more = len(c.Data) > 0 || c.Hole > 0
-	if err != nil || !r.more && !final {
+	r.news = len(c.Data) > 0 || c.Hole > 0
+	// A container that has exited is read until there is nothing: only then are
+	// its last words known to be the last.
+	r.more = r.news && (!c.End || final)
+	ended := false
+	if c.End {
+		// All that was there when reading began has been looked at, or is in
+		// this chunk: no rule has anything left to cover behind it.
+		for s := range lg.streams {
+			ended = ended || lg.streams[s].skip.kind != skipNothing
+		}
+	}
+	if err != nil || !r.news && !final && !ended {
 		return r
 	}
 	b.Begin(lg.src)
-	if r.more {
+	if r.news {
 		j.read(lg, b, c)
 		lg.tail.Advance(len(c.Data))
 		j.counts.bytes += len(c.Data)
@@ -236,12 +290,17 @@ func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r v
 	for s := range lg.streams {
 		switch st := &lg.streams[s]; {
 		case !st.open:
-		case !r.more:
+		case !r.news && final:
 			j.endLine(lg, b, entry.Stream(s), 0)
 		case st.fragSeq < c.Seq && c.Offset > 0:
 			// Its file has been rotated away, and a whole buffer of the next
 			// one did not end it: it may be gone before its end comes.
 			j.endLine(lg, b, entry.Stream(s), entry.FlagPartial)
+		}
+	}
+	if ended {
+		for s := range lg.streams {
+			lg.streams[s].skip = skipRule{}
 		}
 	}
 	id, seq, offset := lg.tail.Where()
@@ -321,7 +380,7 @@ func (j *joiner) read(lg *fileLog, b *entry.Batch, c tail.Chunk) {
 			b.Text = text
 			j.broken(lg, b, l.Raw, c.Seq, at, end)
 		case !l.Fragment && !st.open && st.skip.kind == skipNothing && l.Time >= lg.ignoreBefore &&
-			len(l.Message) <= j.maxLine && l.Time != 0 && (lg.next == nil || l.Time < lg.nextSince):
+			len(l.Message) <= j.maxLine && l.Time != 0 && (lg.next == nil || l.Time < lg.next.since):
 			// The common case: a whole line.
 			if m := len(text); m > off && text[m-1] == '\r' {
 				text = text[:m-1]
@@ -329,7 +388,7 @@ func (j *joiner) read(lg *fileLog, b *entry.Batch, c tail.Chunk) {
 			b.Text = text
 			b.Add(l.Time, off, entry.Class(l.Stream), 0)
 			st.note(l.Time)
-			lg.lastTime = l.Time
+			lg.lastTime = max(lg.lastTime, l.Time)
 		default:
 			b.Text = text[:off]
 			j.special(lg, b, c.Seq, at, end)
@@ -343,12 +402,15 @@ func (j *joiner) read(lg *fileLog, b *entry.Batch, c tail.Chunk) {
 // behind the end of the batch's text.
 func (j *joiner) special(lg *fileLog, b *entry.Batch, seq, at, end int64) {
 	l := &j.line
+	// What is shipped before it is written over it.
+	j.message = append(j.message[:0], l.Message...)
+	l.Message = j.message
 	t := l.Time
 	if t == 0 {
 		t = lg.lastTime
 	}
-	lg.lastTime = t
-	if lg.next != nil && t >= lg.nextSince {
+	lg.lastTime = max(lg.lastTime, t)
+	if lg.next != nil && t >= lg.next.since {
 		j.switchSource(lg, b, at)
 	}
 	st := &lg.streams[l.Stream]
@@ -378,21 +440,19 @@ func (j *joiner) special(lg *fileLog, b *entry.Batch, seq, at, end int64) {
 		st.cut = true
 	}
 	st.frag = append(st.frag, l.Message...)
+	if !l.Fragment {
+		if n := len(st.frag); n > 0 && st.frag[n-1] == '\r' {
+			st.frag = st.frag[:n-1] // the line end of a terminal
+		}
+		j.endLine(lg, b, l.Stream, 0)
+		return
+	}
 	if len(st.frag) > j.maxLine {
 		// One entry alone is too long. It is shipped whole, in pieces, so that
 		// a position never lies inside an entry.
 		j.ship(lg, b, l.Stream, st.frag, entry.FlagPartial)
 		st.frag = st.frag[:0]
 		st.cut = true
-		if !l.Fragment {
-			st.open = false
-			st.shrink()
-			return
-		}
-	}
-	if !l.Fragment {
-		j.endLine(lg, b, l.Stream, 0)
-		return
 	}
 	if st.cut && len(st.frag) == 0 {
 		// Everything so far has been shipped.
@@ -411,14 +471,11 @@ func (j *joiner) endLine(lg *fileLog, b *entry.Batch, s entry.Stream, flags entr
 	if !st.open {
 		return
 	}
-	if st.cut {
+	if st.cut || len(st.frag) > j.maxLine {
 		flags |= entry.FlagPartial
 		j.counts.cutLines++
 	}
 	if len(st.frag) > 0 || !st.cut {
-		if n := len(st.frag); n > 0 && st.frag[n-1] == '\r' {
-			st.frag = st.frag[:n-1]
-		}
 		j.ship(lg, b, s, st.frag, flags)
 	}
 	st.open, st.cut, st.frag = false, false, st.frag[:0]
@@ -464,9 +521,8 @@ func cutAtRune(text []byte, limit int) int {
 // positions are concerned.
 func (j *joiner) broken(lg *fileLog, b *entry.Batch, raw []byte, seq, at, end int64) {
 	st := &lg.streams[entry.Stdout]
-	if st.skip.kind == skipByTime || st.skip.covers(seq, end, 0) {
-		// By time nothing can be said of it; it stands among lines that have
-		// been delivered.
+	if s := &st.skip; s.kind == skipByTime && lg.lastTime < s.time || s.kind == skipByOffset && s.covers(seq, end, 0) {
+		// By time: it stands among lines that have been delivered.
 		j.counts.skipped++
 		return
 	}
@@ -492,6 +548,11 @@ func (j *joiner) broken(lg *fileLog, b *entry.Batch, raw []byte, seq, at, end in
 		Source: lg.src, File: lg.tail.Path(), Offset: at, Time: lg.lastTime, Raw: bytes.Clone(raw),
 	})
 	text := bytes.ToValidUTF8(raw, []byte("\ufffd"))
+	flags := entry.Flags(0)
+	if len(text) > j.maxLine {
+		flags = entry.FlagPartial
+		j.counts.cutLines++
+	}
 	for len(text) > 0 {
 		n := len(text)
 		if n > j.maxLine {
@@ -499,7 +560,7 @@ func (j *joiner) broken(lg *fileLog, b *entry.Batch, raw []byte, seq, at, end in
 		}
 		off := len(b.Text)
 		b.Text = append(b.Text, text[:n]...)
-		b.Add(lg.lastTime, off, entry.ClassMalformed, 0)
+		b.Add(lg.lastTime, off, entry.ClassMalformed, flags)
 		text = text[n:]
 	}
 }
@@ -511,12 +572,15 @@ const ReasonMalformed = "malformed"
 // container's latest start. The lane stays: two lanes would not keep the order.
 func (j *joiner) switchSource(lg *fileLog, b *entry.Batch, at int64) {
 	for s := range lg.streams {
-		j.endLine(lg, b, entry.Stream(s), 0) // that process is no more
+		if lg.streams[s].fragT < lg.next.since {
+			j.endLine(lg, b, entry.Stream(s), 0) // that process is no more
+		}
 	}
 	id, seq, _ := lg.tail.Where()
 	j.endSection(lg, b, id, seq, at)
-	lg.next.Log, lg.next.Lane = lg.src.Log, lg.src.Lane
-	lg.src, lg.next = lg.next, nil
+	next := lg.next
+	next.src.Log, next.src.Lane = lg.src.Log, lg.src.Lane
+	lg.src, lg.note, lg.next = next.src, next.note, nil
 	j.started(lg, id, at)
 	b.Begin(lg.src)
 }

@@ -31,7 +31,7 @@ const (
 	// to. The contract promises 2 s.
 	pollInterval = 2 * time.Second
 
-	// quietTicks is after how many looks without news a log's writes are
+	// quietTicks is after how many reads without news a log's writes are
 	// watched again instead.
 	quietTicks = 2
 
@@ -111,7 +111,7 @@ type FileMonitor struct {
 	mu     sync.Mutex
 	logs   map[string]*fileLog     // by container ID
 	byWD   map[int]*fileLog        // by watch
-	active map[*fileLog]struct{}   // those in stateActive
+	active map[*fileLog]struct{}   // those that ticks look at: all that have been read of late
 	ready  []laneQueue             // by lane
 	said   map[string]struct{}     // problems that were logged and are not over
 	failed map[*fileLog]logProblem // logs that cannot be read now
@@ -145,10 +145,9 @@ type schedule struct {
 	// wd is its watch, -1 without one.
 	wd int
 	// coming becomes next when the log is read next.
-	coming      *entry.Source
-	comingSince int64
-	started     time.Time // of the newest source
-	// quiet counts ticks without news. fails and retryAt are of stateClosed and
+	coming *nextStart
+	names  nameNote // of the newest start that is known
+	// quiet counts the reads in a row that brought nothing. fails and retryAt are of stateClosed and
 	// stateFailed.
 	quiet   int
 	fails   int
@@ -227,29 +226,13 @@ func (m *FileMonitor) Run(ctx context.Context) error {
 // already: a start of the container, or one more look at the list. It may be
 // called from any goroutine; of one container by one at a time.
 func (m *FileMonitor) addContainerLogFile(info ContainerLogFileInfo) {
-	saved, known := m.cfg.Registry.Lookup(info.ID)
-	if known {
-		if name, ok := nameSince(saved.Note, info.StartedAt); ok {
-			info.Name = name
-		}
-	}
-	src := &entry.Source{
-		ID: info.ID, Name: info.Name, Method: MethodFileMonitor,
-		Lane: m.cfg.Outlet.LaneOf(info.Name), Stats: &entry.Stats{},
-	}
-	src.Labels, src.Metadata = labelsOf(m.cfg.Labels, info)
-
 	m.mu.Lock()
 	if lg := m.logs[info.ID]; lg != nil {
 		lg.exited = !info.Running
-		if lg.started.Before(info.StartedAt) {
+		if lg.names.started.Before(info.StartedAt) {
 			// What comes after the exit before belongs to the new start.
-			src.Stats = lg.stats
-			lg.coming, lg.comingSince = src, info.FinishedAt.UnixNano()
-			if info.FinishedAt.IsZero() {
-				lg.comingSince = 0
-			}
-			lg.started = info.StartedAt
+			lg.names = lg.names.startedAgain(info)
+			lg.coming = lg.coming.then(&nextStart{src: m.source(info, info.Name, lg.stats), since: runSince(info), note: lg.names.String()})
 		}
 		open := lg.state == stateClosed
 		m.news(lg)
@@ -259,8 +242,16 @@ func (m *FileMonitor) addContainerLogFile(info ContainerLogFileInfo) {
 		}
 		return
 	}
-	lg := &fileLog{id: info.ID, name: info.Name, path: info.LogPath, lane: src.Lane, stats: src.Stats, src: src}
-	lg.wd, lg.exited, lg.started = -1, !info.Running, info.StartedAt
+	saved, _ := m.cfg.Registry.Lookup(info.ID)
+	names := namesOf(info, saved.Note)
+	lg := &fileLog{id: info.ID, name: names.name, path: info.LogPath, stats: &entry.Stats{}, note: names.String()}
+	lg.src = m.source(info, names.name, lg.stats)
+	lg.wd, lg.exited, lg.names = -1, !info.Running, names
+	if names.before != "" {
+		lg.coming = &nextStart{src: lg.src, since: names.since, note: lg.note}
+		lg.src, lg.note = m.source(info, names.before, lg.stats), saved.Note
+	}
+	lg.lane = lg.src.Lane
 	if info.Created.Before(m.cfg.FirstStart) && m.cfg.IgnoreOlderThan > 0 {
 		lg.ignoreBefore = m.cfg.FirstStart.Add(-m.cfg.IgnoreOlderThan).UnixNano()
 	}
@@ -269,6 +260,17 @@ func (m *FileMonitor) addContainerLogFile(info ContainerLogFileInfo) {
 	m.logs[info.ID] = lg
 	m.mu.Unlock()
 	m.open(lg)
+}
+
+// source makes what a container's lines are labelled with.
+func (m *FileMonitor) source(info ContainerLogFileInfo, name string, stats *entry.Stats) *entry.Source {
+	info.Name = name
+	src := &entry.Source{
+		ID: info.ID, Name: name, Method: MethodFileMonitor,
+		Lane: m.cfg.Outlet.LaneOf(name), Stats: stats,
+	}
+	src.Labels, src.Metadata = labelsOf(m.cfg.Labels, info)
+	return src
 }
 
 // containerExited says that a container runs no more: its log is read to its
@@ -357,8 +359,7 @@ func (m *FileMonitor) news(lg *fileLog) {
 
 // enqueue puts a log at the back of its lane's queue. mu is held.
 func (m *FileMonitor) enqueue(lg *fileLog) {
-	delete(m.active, lg)
-	lg.state, lg.again, lg.quiet = stateQueued, false, 0
+	lg.state, lg.again = stateQueued, false
 	q := &m.ready[lg.lane]
 	q.logs = append(q.logs, lg)
 	select {
@@ -379,10 +380,6 @@ func (m *FileMonitor) take(lane int) *fileLog {
 	lg := q.logs[0]
 	q.logs = append(q.logs[:0], q.logs[1:]...)
 	lg.state, lg.again = stateReading, false
-	lg.final = lg.exited
-	if lg.coming != nil {
-		lg.next, lg.nextSince, lg.coming = lg.coming, lg.comingSince, nil
-	}
 	return lg
 }
 
@@ -456,8 +453,8 @@ func (m *FileMonitor) open(lg *fileLog) {
 			m.drop(lg)
 			m.cfg.Logger.Debug("exited container has no log file", "container", lg.name, "path", lg.path)
 		case errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
-			// Not started yet, or removed already.
-			lg.retryAt = time.Now()
+			// Not started yet, or removed already. What comes is all new.
+			lg.retryAt, lg.fromEnd = time.Now(), false
 		default:
 			m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, explain(err)))
 		}
@@ -470,7 +467,6 @@ func (m *FileMonitor) open(lg *fileLog) {
 func (m *FileMonitor) resume(lg *fileLog, t *tail.Log) error {
 	saved, known := m.cfg.Registry.Lookup(lg.id)
 	plan := planResume(saved.Read, t.Find)
-	note := nameNote(lg.src.Name, lg.started)
 	switch {
 	case plan.seq > 0:
 		ok, err := t.SeekTo(plan.seq, plan.offset)
@@ -504,9 +500,9 @@ func (m *FileMonitor) resume(lg *fileLog, t *tail.Log) error {
 	for s := range lg.streams {
 		pos := saved.Read[s]
 		lg.streams[s] = streamState{time: pos.Time, ordinal: pos.Ordinal, saved: pos, skip: plan.skip[s]}
-		lg.lastTime = max(lg.lastTime, pos.Time)
 	}
-	lg.log = m.cfg.Registry.Register(lg.id, note, saved.Read)
+	lg.lastTime = max(lg.lastTime, plan.timeBefore(saved.Read))
+	lg.log = m.cfg.Registry.Register(lg.id, lg.note, saved.Read)
 	lg.src.Log = lg.log
 	return nil
 }
@@ -517,18 +513,20 @@ func (m *FileMonitor) startedAgain(lg *fileLog, id entry.FileID, at int64) {
 	for s := range lg.streams {
 		ends[s] = lg.streams[s].position(id, at)
 	}
-	m.mu.Lock()
-	started := lg.started
-	m.mu.Unlock()
-	m.cfg.Registry.Register(lg.id, nameNote(lg.src.Name, started), ends)
+	m.cfg.Registry.Register(lg.id, lg.note, ends)
 }
 
 // setWatch watches a log's directory, with or without writes. It is false if
 // there is no watch: the poll must do.
 func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
-	wd, err := m.wake.watch(filepath.Dir(lg.path), writes)
+	// With mu held: a log of the same directory that came after this one must
+	// not lose its watch.
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if lg.state == stateGone {
+		return false
+	}
+	wd, err := m.wake.watch(filepath.Dir(lg.path), writes)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			m.cfg.Metrics.watchErrors.Inc()
@@ -539,9 +537,10 @@ func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
 	if wd < 0 {
 		return false
 	}
-	if lg.state == stateGone {
-		m.wake.forget(wd)
-		return false
+	if lg.wd >= 0 && lg.wd != wd {
+		// The directory is another one than before.
+		delete(m.byWD, lg.wd)
+		m.wake.forget(lg.wd)
 	}
 	lg.wd = wd
 	m.byWD[wd] = lg
@@ -620,7 +619,7 @@ func (m *FileMonitor) watchLoop(ctx context.Context) error {
 		}
 		if overflow || !now.Before(nextPoll) {
 			nextPoll = now.Add(pollInterval)
-			logs = m.poll(logs[:0], overflow)
+			logs = m.poll(logs[:0])
 		}
 	}
 	return nil
@@ -682,29 +681,39 @@ func (m *FileMonitor) handleLogRotation(lg *fileLog) {
 	if gone {
 		return
 	}
+	state, err := m.follow(lg.name, t)
+	if err != nil || state == tail.Gone || state == tail.Unchanged {
+		return // whether the container is no more, Docker says
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.news(lg)
+}
+
+// follow takes hold of the new files if the path has moved on.
+func (m *FileMonitor) follow(name string, t *tail.Log) (tail.State, error) {
 	state, err := t.Check()
-	switch {
-	case err != nil:
-	case state == tail.Gone || state == tail.Unchanged:
-		// Whether the container is no more, Docker says.
-		return
-	case state == tail.Rotated:
+	if err == nil && state == tail.Rotated {
 		var change tail.Change
 		change, err = t.Refresh()
 		m.cfg.Metrics.rotations.Add(float64(change.Files))
 		if change.Gap {
 			m.cfg.Metrics.gaps.Inc()
-			m.cfg.Logger.Debug("a log was rotated through all its files between two looks: a file may have been missed", "container", lg.name)
+			m.cfg.Logger.Debug("a log was rotated through all its files between two looks: a file may have been missed", "container", name)
 		}
 	}
+	if err != nil {
+		m.cannotLook(err)
+	}
+	return state, err
+}
+
+// cannotLook notes that a rotation may be missed.
+func (m *FileMonitor) cannotLook(err error) {
+	m.cfg.Metrics.readErrors.Inc()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err != nil {
-		m.cfg.Metrics.readErrors.Inc()
-		m.sayOnce("rotation", "the files of a log cannot be listed", err)
-		return
-	}
-	m.news(lg)
+	m.sayOnce("rotation", "the files of a log cannot be listed", explain(err))
 }
 
 // tick looks at the logs that have been written to a moment ago.
@@ -715,41 +724,38 @@ func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
 	}
 	m.mu.Unlock()
 	for _, lg := range logs {
-		quiet := lg.tail.Quiet()
-		if quiet {
-			m.mu.Lock()
-			lg.quiet++
-			watch := lg.quiet >= quietTicks && lg.state == stateActive
-			m.mu.Unlock()
-			if !watch {
-				continue
-			}
-			// Watch first, then look once more: a write between the two is
-			// told or seen.
-			watched := m.setWatch(lg, true)
-			if quiet = lg.tail.Quiet(); quiet {
-				m.mu.Lock()
-				if lg.state == stateActive {
-					delete(m.active, lg)
-					lg.state = stateIdle
-				}
-				m.mu.Unlock()
-				continue
-			}
-			if watched {
-				m.setWatch(lg, false)
-			}
-		}
 		m.mu.Lock()
-		m.news(lg)
+		watch := lg.state == stateActive && lg.quiet >= quietTicks
+		if lg.state == stateActive && !watch {
+			m.enqueue(lg) // the read itself tells whether there is any
+		}
 		m.mu.Unlock()
+		if !watch {
+			continue
+		}
+		// Watch first, then look once more: a write between the two is told
+		// or seen.
+		watched := m.setWatch(lg, true)
+		quiet := lg.tail.Quiet()
+		m.mu.Lock()
+		idle := quiet && lg.state == stateActive
+		if idle {
+			delete(m.active, lg)
+			lg.state = stateIdle
+		} else {
+			m.news(lg)
+		}
+		m.mu.Unlock()
+		if watched && !idle {
+			m.setWatch(lg, false)
+		}
 	}
 	return logs
 }
 
 // poll is the safety net: it looks at every log, and counts what notifications
-// should have told. after is set when they are known to have been lost.
-func (m *FileMonitor) poll(logs []*fileLog, after bool) []*fileLog {
+// should have told.
+func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 	now := time.Now()
 	m.mu.Lock()
 	for _, lg := range m.logs {
@@ -781,7 +787,9 @@ func (m *FileMonitor) poll(logs []*fileLog, after bool) []*fileLog {
 		case stateIdle, stateActive, stateQueued, stateReading, stateHeld:
 			found, err := lg.tail.Check()
 			switch {
-			case err != nil || found == tail.Unchanged || found == tail.Gone:
+			case err != nil:
+				m.cannotLook(err)
+			case found == tail.Unchanged || found == tail.Gone:
 			case found == tail.Grown && state != stateIdle:
 				// A tick or a reader will see it.
 			default:
@@ -860,14 +868,26 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	if lg.src.Held.Load() {
 		m.mu.Lock()
 		lg.state = stateHeld
+		delete(m.active, lg)
 		if !lg.src.Held.Load() { // let go before it could be waked
 			m.enqueue(lg)
 		}
 		m.mu.Unlock()
 		return
 	}
+	m.mu.Lock()
+	final := lg.exited // now: the room for the batch may have been long in coming
+	if lg.coming != nil {
+		lg.next, lg.coming = lg.next.then(lg.coming), nil
+	}
+	m.mu.Unlock()
+	if final {
+		// Its last rotation may not have been told yet.
+		_, err := m.follow(lg.name, lg.tail)
+		final = err == nil
+	}
 	ignored := lg.ignored
-	r := j.visit(lg, b, buf, lg.final)
+	r := j.visit(lg, b, buf, final)
 	if ignored == 0 && lg.ignored > 0 {
 		m.cfg.Logger.Info("entries older than ignore_older_than are skipped", "container", lg.name)
 	}
@@ -875,35 +895,54 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		m.cfg.Metrics.truncations.Inc()
 		m.cfg.Logger.Warn("log file was truncated by somebody else; it is read anew from its start", "container", lg.name, "path", lg.path)
 	}
-	done := !r.more && r.err == nil && lg.final && (lg.tail.Unread() == 0)
+	done := false
+	if final && !r.news && r.err == nil {
+		// Half a line may be left: a next start of the container writes on.
+		state, err := lg.tail.Check()
+		done = err == nil && (state == tail.Unchanged || state == tail.Gone)
+	}
 
 	m.mu.Lock()
 	if r.err != nil {
 		m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, r.err))
 		lg.state = stateFailed
+		delete(m.active, lg)
 		m.mu.Unlock()
 		return
 	}
 	m.recovered(lg)
 	lg.fails = 0
+	if lg.quiet++; r.news {
+		lg.quiet = 0
+	}
 	switch {
 	case r.more || lg.again:
 		m.enqueue(lg)
 	case done && lg.exited && lg.coming == nil || lg.removed && !r.more:
-		m.drop(lg)
 		removed := lg.removed
+		if !removed {
+			if lg.next != nil {
+				// Nothing has been written since its latest start.
+				lg.note = lg.next.note
+				id, _, at := lg.tail.Where()
+				m.startedAgain(lg, id, at)
+			}
+			// With mu held: a start that comes now registers the log anew.
+			m.cfg.Registry.Unregister(lg.log)
+		}
+		m.drop(lg)
 		m.mu.Unlock()
 		if removed {
 			m.forget(lg.id)
-		} else {
-			m.cfg.Registry.Unregister(lg.log)
 		}
 		return
 	default:
 		lg.state = stateActive
-		m.active[lg] = struct{}{}
-		if len(m.active) == 1 {
-			m.wake.kick() // ticks are needed now
+		if _, ticking := m.active[lg]; !ticking {
+			m.active[lg] = struct{}{}
+			if len(m.active) == 1 {
+				m.wake.kick() // ticks are needed now
+			}
 		}
 	}
 	m.mu.Unlock()

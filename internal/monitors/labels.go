@@ -1,6 +1,7 @@
 package monitors
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -89,18 +90,80 @@ func labelsOf(cfg LabelConfig, c ContainerLogFileInfo) (labels [entry.NumClasses
 // container's lines are shipped since its start. It lets lines that are sent
 // again after a restart of the agent bear the same name, whatever renames have
 // come between.
-func nameNote(name string, started time.Time) string {
-	return name + " " + started.UTC().Format(time.RFC3339Nano)
+type nameNote struct {
+	name    string
+	started time.Time
+	// before is the name of the lines older than since (Unix ns), whose
+	// delivery may not be complete yet; empty if it is the same.
+	before string
+	since  int64
 }
 
-// nameSince gives the name kept in a note if it is of the same start.
-func nameSince(note string, started time.Time) (string, bool) {
-	name, when, ok := strings.Cut(note, " ")
-	if !ok || name == "" {
-		return "", false
+// String gives "name start" or "name start before since".
+func (n nameNote) String() string {
+	s := n.name + " " + n.started.UTC().Format(time.RFC3339Nano)
+	if n.before != "" {
+		s += " " + n.before + " " + strconv.FormatInt(n.since, 10)
 	}
-	t, err := time.Parse(time.RFC3339Nano, when)
-	return name, err == nil && t.Equal(started)
+	return s
+}
+
+// parseNameNote reads what String wrote; false if it is anything else.
+func parseNameNote(note string) (n nameNote, ok bool) {
+	f := strings.Split(note, " ")
+	if len(f) != 2 && len(f) != 4 || f[0] == "" {
+		return nameNote{}, false
+	}
+	n.name = f[0]
+	var err error
+	if n.started, err = time.Parse(time.RFC3339Nano, f[1]); err != nil {
+		return nameNote{}, false
+	}
+	if len(f) == 4 {
+		n.before = f[2]
+		if n.since, err = strconv.ParseInt(f[3], 10, 64); err != nil {
+			return nameNote{}, false
+		}
+	}
+	return n, true
+}
+
+// namesOf says which name a container's lines bear now, and under which name
+// those before a time are shipped, if that is another. saved is the note kept
+// with the log's position.
+func namesOf(c ContainerLogFileInfo, saved string) nameNote {
+	n, ok := parseNameNote(saved)
+	switch {
+	case !ok:
+		return nameNote{name: c.Name, started: c.StartedAt}
+	case n.started.Equal(c.StartedAt):
+		return n // renames since then count from the next start
+	}
+	return n.startedAgain(c)
+}
+
+// startedAgain gives the names after another start. Of three names the middle
+// one is taken to have been the first, too: lines as old as that have long been
+// delivered.
+func (n nameNote) startedAgain(c ContainerLogFileInfo) nameNote {
+	if n.name == c.Name {
+		n.started = c.StartedAt
+		return n
+	}
+	return nameNote{name: c.Name, started: c.StartedAt, before: n.name, since: runSince(c)}
+}
+
+// runSince is the time from which on a log's entries are of its latest run. The
+// first ones may be older than the start that Docker tells, so that of the exit
+// before is taken as long as it is known: Docker keeps the last exit only.
+func runSince(c ContainerLogFileInfo) int64 {
+	switch {
+	case !c.Running:
+		return c.StartedAt.UnixNano()
+	case c.FinishedAt.IsZero():
+		return 0
+	}
+	return c.FinishedAt.UnixNano()
 }
 
 // shortID is an ID as docker ps shows it, for messages.

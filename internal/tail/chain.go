@@ -56,6 +56,11 @@ func (l *Log) Refresh() (Change, error) {
 	parts, err := snap.take()
 	if err != nil {
 		snap.closeAll()
+		if errors.Is(err, fs.ErrNotExist) {
+			// The directory has gone: with its container, or because a file
+			// system was unmounted. The owner learns the former from Docker.
+			err = nil
+		}
 		return ch, err
 	}
 	fresh, found := snap.newer(parts)
@@ -68,8 +73,9 @@ func (l *Log) Refresh() (Change, error) {
 	}
 	l.behind = false
 	for _, f := range fresh {
-		if len(l.chain) >= l.opt.MaxHeld {
+		if n := len(l.chain); n >= l.opt.MaxHeld {
 			l.behind = true
+			l.chain[n-1].final = true // what is kept out is newer
 			break
 		}
 		delete(snap.opened, f.key())
@@ -314,9 +320,6 @@ func (s *snapshot) list() ([]part, error) {
 	l := s.log
 	d, err := os.Open(l.dir)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil // the container has been removed
-		}
 		return nil, err
 	}
 	names, err := d.Readdirnames(-1)

@@ -21,8 +21,8 @@ func TestModelRotation(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		maxFiles := rapid.IntRange(1, 4).Draw(rt, "max-file")
-		w := newDockerWriter(t, dir, maxFiles, maxFiles > 1 && rapid.Bool().Draw(rt, "compress"))
-		w.unlink1 = rapid.Bool().Draw(rt, "unlink")
+		w := newDockerWriter(t, dir, maxFiles, maxFiles > 1 && rapid.Bool().Draw(rt, "compress"), rapid.Bool().Draw(rt, "unlink"))
+		defer w.Close()
 		looked := 0       // rotations done when the last Refresh that is complete began
 		limit := maxFiles // how many more there may be before the next one
 
@@ -31,11 +31,11 @@ func TestModelRotation(t *testing.T) {
 			case 0, 1:
 				w.line(rapid.IntRange(0, 40).Draw(rt, "size"))
 			case 2:
-				if w.rotations-looked < limit {
-					w.rotate()
+				if w.Rotations-looked < limit {
+					w.Rotate()
 				}
 			default:
-				w.step()
+				w.Step()
 			}
 		}
 		opt := Options{between: func() {
@@ -46,24 +46,24 @@ func TestModelRotation(t *testing.T) {
 		open := func() *Log {
 			// Nothing is held yet: what the last of that many rotations
 			// unlinks, nobody can have.
-			for len(w.steps) > 0 {
-				w.step()
+			for w.Rotating() {
+				w.Step()
 			}
 			limit = maxFiles - 1
 			defer func() { limit = maxFiles }()
 			for {
-				looked = w.done()
-				if l, err := Open(w.path, opt); err == nil {
+				looked = w.Done()
+				if l, err := Open(w.Path, opt); err == nil {
 					return l
 				}
-				w.step() // the moment in which there is no file at all
+				w.Step() // the moment in which there is no file at all
 			}
 		}
 		l := open()
 		defer func() { l.Close() }()
 		r := &lineReader{t: t, buf: make([]byte, 256)}
 		refresh := func() {
-			began := w.done()
+			began := w.Done()
 			if _, err := l.Refresh(); err != nil {
 				rt.Fatal(err)
 			}
@@ -72,7 +72,7 @@ func TestModelRotation(t *testing.T) {
 		restart := func() {
 			// What was read and is still on disk can be found again.
 			id, _, off := l.Where()
-			if id.Print == 0 || !onDisk(rt, l, id) || w.rotations-looked >= maxFiles-1 || l.Held() > 1 {
+			if id.Print == 0 || !onDisk(rt, l, id) || w.Rotations-looked >= maxFiles-1 || l.Held() > 1 {
 				return
 			}
 			between := opt.between
@@ -101,18 +101,9 @@ func TestModelRotation(t *testing.T) {
 			}
 		}
 		opt.between, l.opt.between = nil, nil
-		w.finish()
+		w.Finish()
 		refresh()
-		for r.read(l) {
-		}
-		for i, n := range r.got {
-			if n != i+1 {
-				rt.Fatalf("line %d stands where %d should: %v", n, i+1, r.got)
-			}
-		}
-		if len(r.got) != w.next {
-			rt.Fatalf("%d lines read, %d written", len(r.got), w.next)
-		}
+		r.all(l, w.next)
 	})
 }
 

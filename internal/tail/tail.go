@@ -160,7 +160,7 @@ const (
 	Unchanged State = iota // nothing to read that was not known
 	Grown                  // there is something to read
 	Rotated                // the path leads to another file, or to none for the moment
-	Gone                   // neither the log nor its directory exist any more
+	Gone                   // neither the log nor its directory can be seen: removed, or unmounted
 )
 
 // Check compares the path with what is held: one stat(2).
@@ -168,33 +168,43 @@ func (l *Log) Check() (State, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.chain) == 0 {
-		return Rotated, nil
+		return Unchanged, nil // closed
 	}
 	newest := l.chain[len(l.chain)-1]
+	known := Unchanged
+	if len(l.chain) > 1 {
+		known = Grown
+	}
 	var st unix.Stat_t
-	if err := stat(l.path, &st); err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			return Unchanged, &fs.PathError{Op: "stat", Path: l.path, Err: err}
+	err := stat(l.path, &st)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if newest.final {
+			// Known to have moved on, and nothing has come after it. Somebody
+			// else than Docker may have unlinked it: then it still grows.
+			if unix.Fstat(newest.fd, &st) == nil && st.Size != max(newest.offset, newest.seen) {
+				return Grown, nil
+			}
+			return known, nil
 		}
 		if err := stat(l.dir, &st); errors.Is(err, fs.ErrNotExist) {
 			return Gone, nil
 		}
-		if newest.final && len(l.chain) == 1 {
-			return Unchanged, nil // known to have been renamed, and nothing has come after it
-		}
 		return Rotated, nil
-	}
-	switch {
-	case st.Ino != newest.ino || st.Dev != newest.dev || newest.final:
+	case err != nil:
+		return Unchanged, &fs.PathError{Op: "stat", Path: l.path, Err: err}
+	case l.behind:
+		return Grown, nil // Next comes to what was kept out
+	case st.Ino != newest.ino || st.Dev != newest.dev:
 		return Rotated, nil
-	case len(l.chain) > 1 || st.Size != max(newest.offset, newest.seen):
+	case st.Size != max(newest.offset, newest.seen):
 		return Grown, nil // or truncated: the reader finds out
 	}
-	return Unchanged, nil
+	return known, nil
 }
 
-// Quiet compares the newest file's size with what has been read of it: one
-// fstat(2). It does not notice that the log was renamed.
+// Quiet reports whether the newest file is no longer than what has been read of
+// it: one fstat(2). It does not notice that the log was renamed.
 func (l *Log) Quiet() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,7 +213,7 @@ func (l *Log) Quiet() bool {
 	}
 	var st unix.Stat_t
 	f := l.chain[0]
-	return !f.final && unix.Fstat(f.fd, &st) == nil && st.Size == max(f.offset, f.seen) && st.Nlink > 0
+	return unix.Fstat(f.fd, &st) == nil && st.Size == max(f.offset, f.seen)
 }
 
 // MarkFinal says that nothing will be written to the log any more: its
@@ -237,6 +247,8 @@ type Chunk struct {
 	// Truncated is set when the file was found shorter than what had been
 	// read of it and is read anew from its start.
 	Truncated bool
+	// End is set when there was no more in the newest file at that moment.
+	End bool
 }
 
 // Next gives the next lines, at most as many as fit into buf, and does not move
@@ -281,6 +293,7 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 				return c, fmt.Errorf("fstat %s: %w", l.path, err)
 			}
 			if st.Size >= f.offset {
+				c.End = true
 				return c, nil
 			}
 			l.mu.Lock()
@@ -290,9 +303,11 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 			continue
 		}
 		data := buf[:n]
-		if f.offset == 0 && f.print == 0 {
+		if f.offset == 0 {
 			l.mu.Lock()
-			if i := bytes.IndexByte(data, '\n'); i >= 0 && i < maxPrintBytes {
+			if f.print != 0 {
+				// Known.
+			} else if i := bytes.IndexByte(data, '\n'); i >= 0 && i < maxPrintBytes {
 				f.print = hashLine(data[:i+1])
 			} else {
 				f.fillPrint()
@@ -301,6 +316,7 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 		}
 		if cut := bytes.LastIndexByte(data, '\n'); cut >= 0 {
 			c.Data = data[:cut+1]
+			c.End = !final && n < len(buf)
 			return c, nil
 		}
 		if n < len(buf) {

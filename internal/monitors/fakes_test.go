@@ -1,0 +1,414 @@
+package monitors
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/goleak"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/positions"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// t0 is when the containers of the tests were created.
+var t0 = time.Date(2025, 11, 7, 12, 0, 0, 0, time.UTC)
+
+func discardLogger() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// metric gives the value of a counter or gauge of a registry.
+func metric(t testing.TB, reg prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "log_capturer_"+name {
+			continue
+		}
+		sum := 0.0
+		for _, m := range f.GetMetric() {
+			if f.GetType() == dto.MetricType_GAUGE {
+				sum += m.GetGauge().GetValue()
+			} else {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+		return sum
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// jsonEntry is one entry as Docker writes it.
+func jsonEntry(stream, log string, t time.Time) string {
+	return fmt.Sprintf("{\"log\":%s,\"stream\":%q,\"time\":%q}\n", jsonQuote(log), stream, t.UTC().Format(time.RFC3339Nano))
+}
+
+// jsonQuote escapes as Docker does; see docker_json_parser_test.go for the
+// characters that tests of joining do not need.
+func jsonQuote(s string) string {
+	b := []byte{'"'}
+	for _, c := range []byte(s) {
+		switch c {
+		case '\n':
+			b = append(b, `\n`...)
+		case '\r':
+			b = append(b, `\r`...)
+		case '"', '\\':
+			b = append(b, '\\', c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '"'))
+}
+
+// fakeWake is a wakeSource that a test feeds.
+type fakeWake struct {
+	mu      sync.Mutex
+	next    int
+	dirs    map[string]int
+	writes  map[int]bool
+	queue   []wakeEvent
+	arrived chan struct{} // holds one
+	kicks   chan struct{} // holds one
+	failing error         // given by watch
+	closed  bool
+}
+
+func newFakeWake() *fakeWake {
+	return &fakeWake{
+		dirs: make(map[string]int), writes: make(map[int]bool),
+		arrived: make(chan struct{}, 1), kicks: make(chan struct{}, 1),
+	}
+}
+
+func (w *fakeWake) watch(dir string, writes bool) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failing != nil {
+		return -1, w.failing
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return -1, err
+	}
+	wd, ok := w.dirs[dir]
+	if !ok {
+		w.next++
+		wd = w.next
+		w.dirs[dir] = wd
+	}
+	w.writes[wd] = writes
+	return wd, nil
+}
+
+func (w *fakeWake) forget(wd int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for dir, d := range w.dirs {
+		if d == wd {
+			delete(w.dirs, dir)
+		}
+	}
+	delete(w.writes, wd)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (w *fakeWake) kick() { signal(w.kicks) }
+
+func (w *fakeWake) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	return nil
+}
+
+func (w *fakeWake) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error) {
+	if d := time.Until(until); d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-w.arrived:
+		case <-w.kicks:
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events = append(events, w.queue...)
+	w.queue = nil
+	return events, nil
+}
+
+// tell queues what the kernel would say of a directory: nothing if it is not
+// watched (for that).
+func (w *fakeWake) tell(dir string, e wakeEvent) (told bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wd, ok := w.dirs[dir]
+	if !ok || e.written && !w.writes[wd] {
+		return false
+	}
+	e.wd = wd
+	w.queue = append(w.queue, e)
+	signal(w.arrived)
+	return true
+}
+
+// watched reports whether a directory is watched, and for writes.
+func (w *fakeWake) watched(dir string) (ok, writes bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wd, ok := w.dirs[dir]
+	return ok, w.writes[wd]
+}
+
+// shipped is a line that an outlet was given.
+type shipped struct {
+	text, name string
+	time       int64
+	class      entry.Class
+	flags      entry.Flags
+	labels     string
+	span       entry.Span
+}
+
+// fakeOutlet collects the lines.
+type fakeOutlet struct {
+	lanes  int
+	laneOf func(string) int
+	// room, unless nil, is received from before a batch is given.
+	room chan struct{}
+	// news is signalled after each batch with lines.
+	news chan struct{}
+
+	mu    sync.Mutex
+	lines []shipped
+}
+
+func newFakeOutlet(lanes int) *fakeOutlet {
+	return &fakeOutlet{lanes: lanes, news: make(chan struct{}, 1)}
+}
+
+func (o *fakeOutlet) Lanes() int { return o.lanes }
+
+func (o *fakeOutlet) LaneOf(name string) int {
+	if o.laneOf != nil {
+		return o.laneOf(name)
+	}
+	return len(name) % o.lanes
+}
+
+func (o *fakeOutlet) Reserve(ctx context.Context, _ int) (*entry.Batch, error) {
+	if o.room != nil {
+		select {
+		case <-o.room:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return &entry.Batch{}, ctx.Err()
+}
+
+func (o *fakeOutlet) Submit(_ int, b *entry.Batch) {
+	lines := linesOf(b)
+	o.mu.Lock()
+	o.lines = append(o.lines, lines...)
+	o.mu.Unlock()
+	if len(lines) > 0 {
+		signal(o.news)
+	}
+}
+
+// take gives the lines that have come, and forgets them.
+func (o *fakeOutlet) take() []shipped {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lines := o.lines
+	o.lines = nil
+	return lines
+}
+
+// linesOf copies the lines of a batch.
+func linesOf(b *entry.Batch) (lines []shipped) {
+	for i := range b.Sections {
+		s := &b.Sections[i]
+		for k := range b.SectionLines(s) {
+			l := &b.SectionLines(s)[k]
+			lines = append(lines, shipped{
+				text: string(b.Message(l)), name: s.Source.Name, time: l.Time, class: l.Class, flags: l.Flags,
+				labels: s.Source.Labels[l.Class].String(),
+				span:   entry.Span{Log: s.Source.Log, Stream: l.Class.Stream(), Seq: s.Seq[l.Class.Stream()]},
+			})
+		}
+	}
+	return lines
+}
+
+func texts(lines []shipped) []string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		out[i] = l.text
+	}
+	return out
+}
+
+// fakeCopies collects the copies of malformed lines.
+type fakeCopies struct {
+	mu     sync.Mutex
+	copies []MalformedLine
+}
+
+func (c *fakeCopies) CopyMalformed(lines []MalformedLine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.copies = append(c.copies, lines...)
+}
+
+// fixture is a FileMonitor on real files with everything around it fake but the
+// positions.
+type fixture struct {
+	t      testing.TB
+	dir    string // Docker's directory of containers
+	data   string // of the positions
+	store  *positions.Store
+	outlet *fakeOutlet
+	copies *fakeCopies
+	wake   *fakeWake
+	reg    *prometheus.Registry
+	m      *FileMonitor
+}
+
+// newFixture makes a monitor; change may change its configuration.
+func newFixture(t testing.TB, wake wakeSource, change func(*FileMonitorConfig)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dir: t.TempDir(), data: t.TempDir(), outlet: newFakeOutlet(1), copies: &fakeCopies{}}
+	t.Cleanup(func() { _ = f.store.Close() })
+	f.start(wake, change)
+	return f
+}
+
+// start makes the monitor (again): a start of the agent.
+func (f *fixture) start(wake wakeSource, change func(*FileMonitorConfig)) {
+	f.t.Helper()
+	if f.store != nil {
+		if err := f.store.Close(); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	var err error
+	f.store, err = positions.Open(positions.Config{Dir: f.data, Logger: discardLogger()})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.reg = prometheus.NewRegistry()
+	cfg := FileMonitorConfig{
+		Outlet: f.outlet, Registry: f.store, Spans: f.store, Malformed: f.copies,
+		Tick: 100 * time.Millisecond, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10, ShipMalformed: true,
+		FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Metrics: NewFileMetrics(f.reg),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	if wake == nil {
+		f.wake = newFakeWake()
+		wake = f.wake
+	}
+	f.m = newFileMonitor(cfg, wake)
+	f.outlet, _ = cfg.Outlet.(*fakeOutlet)
+}
+
+// info describes a running container whose name is its ID, and makes its
+// directory.
+func (f *fixture) info(id string) ContainerLogFileInfo {
+	f.t.Helper()
+	if err := os.MkdirAll(filepath.Join(f.dir, id), 0o700); err != nil {
+		f.t.Fatal(err)
+	}
+	return ContainerLogFileInfo{
+		ID: id, Name: id, Host: "h", Image: "repo/app:1", Driver: DriverJSONFile, LogPath: f.path(id),
+		Running: true, Created: t0, StartedAt: t0,
+	}
+}
+
+func (f *fixture) path(id string) string { return filepath.Join(f.dir, id, id+"-json.log") }
+
+// write appends to a container's log.
+func (f *fixture) write(id string, entries ...string) {
+	f.t.Helper()
+	appendTo(f.t, f.path(id), entries...)
+}
+
+func appendTo(t testing.TB, path string, entries ...string) {
+	t.Helper()
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if _, err := w.WriteString(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// work reads everything that is queued in the lanes, as the readers would.
+func (f *fixture) work() []shipped {
+	f.t.Helper()
+	var lines []shipped
+	for lane := range f.m.ready {
+		j := f.joiner()
+		buf := make([]byte, readBytes)
+		for lg := f.m.take(lane); lg != nil; lg = f.m.take(lane) {
+			var b entry.Batch
+			f.m.read(j, lg, &b, buf)
+			f.copies.CopyMalformed(j.malformed)
+			f.m.cfg.Metrics.add(&j.counts)
+			j.malformed = nil
+			lines = append(lines, linesOf(&b)...)
+		}
+	}
+	return lines
+}
+
+func (f *fixture) joiner() *joiner {
+	return &joiner{
+		maxLine: f.m.cfg.MaxLineBytes, shipMalformed: f.m.cfg.ShipMalformed,
+		begin: f.m.cfg.Spans.Begin, started: f.m.startedAgain,
+	}
+}
+
+// ack acknowledges the spans of lines.
+func (f *fixture) ack(lines []shipped) {
+	f.t.Helper()
+	seen := make(map[entry.Span]bool)
+	for _, l := range lines {
+		if !seen[l.span] {
+			seen[l.span] = true
+			if err := f.store.Ack([]entry.Span{l.span}); err != nil {
+				f.t.Fatal(err)
+			}
+		}
+	}
+}
