@@ -20,9 +20,11 @@ import (
 // Agent is the real binary of the agent.
 type Agent struct {
 	tb   testing.TB
-	bin  string
 	proc *process
 
+	// Bin is its binary. User, unless nil, is the user that Start starts it as.
+	Bin  string
+	User *syscall.Credential
 	// Dir holds its configuration, data_dir and log.
 	Dir string
 	// Addr is where it serves HTTP.
@@ -61,7 +63,7 @@ func NewAgent(tb testing.TB, dockerHost, pushURL, extra string) *Agent {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	a := &Agent{tb: tb, bin: bin, Dir: tb.TempDir(), Addr: addr}
+	a := &Agent{tb: tb, Bin: bin, Dir: tb.TempDir(), Addr: addr}
 	host, port, _ := strings.Cut(addr, ":")
 	a.Config = filepath.Join(a.Dir, "config.yaml")
 	text := fmt.Sprintf("data_dir: %s\nserver: {host: %s, port: %s}\ndocker: {host: %q}\nsinks: {loki: {url: %q}}\n%s\n",
@@ -87,7 +89,7 @@ func (a *Agent) DataDir() string { return filepath.Join(a.Dir, "data") }
 func (a *Agent) Start() {
 	a.tb.Helper()
 	var err error
-	if a.proc, err = startProcess(a.logFile(), a.bin, "-config", a.Config); err != nil {
+	if a.proc, err = startProcessAs(a.User, a.logFile(), a.Bin, "-config", a.Config); err != nil {
 		a.tb.Fatal(err)
 	}
 	if !poll(10*time.Second, func() bool {
@@ -112,6 +114,14 @@ func (a *Agent) Stop() {
 
 // Kill9 kills the agent with SIGKILL and waits for it.
 func (a *Agent) Kill9() { a.proc.kill() }
+
+// Exit waits until the process has ended, and gives its exit status; -1 after a
+// signal. It fails the test when that takes longer than limit.
+func (a *Agent) Exit(limit time.Duration) int {
+	a.tb.Helper()
+	Eventually(a.tb, limit, "the agent ends", func() bool { return !a.proc.running() })
+	return a.proc.cmd.ProcessState.ExitCode()
+}
 
 // Pid is the process ID.
 func (a *Agent) Pid() int { return a.proc.pid() }
@@ -191,6 +201,9 @@ func (a *Agent) Metrics() map[string]float64 {
 	}
 	return all
 }
+
+// Within waits until ok holds, at most for limit, and reports whether it does.
+func Within(limit time.Duration, ok func() bool) bool { return poll(limit, ok) }
 
 // Eventually waits until ok holds, and fails the test if it does not in time.
 func Eventually(tb testing.TB, limit time.Duration, what string, ok func() bool) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 )
@@ -65,6 +66,43 @@ func (d *Dockerd) importImage() {
 
 func (d *Dockerd) limit() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), apiLimit)
+}
+
+// StartNow, KillNow and RemoveNow are StartContainer, KillContainer and Remove
+// for goroutines that are not the test's: they give their errors back.
+func (d *Dockerd) StartNow(ctx context.Context, id string) error {
+	_, err := d.API.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	return err
+}
+
+// KillNow sends SIGKILL.
+func (d *Dockerd) KillNow(ctx context.Context, id string) error {
+	_, err := d.API.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: "KILL"})
+	return err
+}
+
+// RemoveNow removes a container, killing it if need be; one that has gone, or is
+// going, is no error.
+func (d *Dockerd) RemoveNow(ctx context.Context, id string) error {
+	_, err := d.API.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
+	if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// Running reports whether a container runs, and how often its restart policy has
+// started it again.
+func (d *Dockerd) Running(tb testing.TB, id string) (running bool, restarts int) {
+	tb.Helper()
+	d.do(tb, "inspect", id, func(ctx context.Context) error {
+		r, err := d.API.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		if err == nil {
+			running, restarts = r.Container.State.Running, r.Container.RestartCount
+		}
+		return err
+	})
+	return running, restarts
 }
 
 // Create creates a container and gives its ID.

@@ -265,7 +265,8 @@ func (d *Dockerd) cleanup() {
 	if !poll(10*time.Second, func() bool { return len(d.shims())+len(d.cgroupProcesses()) == 0 }) {
 		d.tb.Errorf("containers outlive the test: shims %v, processes %v", d.shims(), d.cgroupProcesses())
 	}
-	showLog(d.tb, "dockerd", d.logFile(), "module=grpc", "loading plugin", "skip loading plugin")
+	showLog(d.tb, "dockerd", d.logFile(), "module=grpc", "loading plugin", "skip loading plugin",
+		"signal loop", "shim disconnected", "dead shim", "ignoring event", "cleanup warnings")
 	if err := d.removeTraces(); err != nil {
 		d.tb.Errorf("clean up after dockerd: %v", err)
 	}

@@ -22,13 +22,18 @@ type process struct {
 // startProcess starts a program whose output is appended to the file log. Should
 // the test's process die, the program gets SIGTERM.
 func startProcess(log, name string, args ...string) (*process, error) {
+	return startProcessAs(nil, log, name, args...)
+}
+
+// startProcessAs is startProcess for a program of another user; nil: of this one.
+func startProcessAs(user *syscall.Credential, log, name string, args ...string) (*process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = f, f
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: user}
 	started := make(chan error)
 	go func() {
 		defer close(p.done)

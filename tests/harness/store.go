@@ -54,7 +54,7 @@ func StartStore(tb testing.TB) *Store {
 		if s.proc != nil && s.proc.running() {
 			s.Stop()
 		}
-		showLog(tb, "victoria-logs", s.logFile(), "/flag.go:")
+		showLog(tb, "victoria-logs", s.logFile(), "/flag.go:", "flushing storage")
 	})
 	s.Start()
 	return s

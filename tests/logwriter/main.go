@@ -25,6 +25,7 @@ type options struct {
 	size        int
 	prefix      string
 	stderrEvery int
+	emptyEvery  int
 	kind        string
 	before      time.Duration
 	after       time.Duration
@@ -38,6 +39,7 @@ func main() {
 	flag.IntVar(&o.size, "size", 0, "bytes of each line without its end; 0: as short as can be")
 	flag.StringVar(&o.prefix, "prefix", "line", "what each line begins with")
 	flag.IntVar(&o.stderrEvery, "stderr-every", 0, "each line with a number divisible by this goes to stderr; 0: none")
+	flag.IntVar(&o.emptyEvery, "empty-every", 0, "each line with a number divisible by this is followed by an empty one on stdout; 0: none")
 	flag.StringVar(&o.kind, "kind", lines.Plain, "plain, json, long (40,000 bytes unless -size says more), multibyte, nonl (the last line has no end)")
 	flag.DurationVar(&o.before, "sleep-before", 0, "wait before the first line")
 	flag.DurationVar(&o.after, "sleep-after", 0, "wait after the last line; negative: until SIGTERM")
@@ -82,6 +84,11 @@ func run(ctx context.Context, o options) error {
 		}
 		if _, err := to.WriteString(text); err != nil {
 			return fmt.Errorf("write line %d: %w", n, err)
+		}
+		if o.emptyEvery > 0 && n%o.emptyEvery == 0 {
+			if _, err := os.Stdout.WriteString("\n"); err != nil {
+				return fmt.Errorf("write the empty line after line %d: %w", n, err)
+			}
 		}
 	}
 	if o.after < 0 {
