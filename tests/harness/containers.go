@@ -68,7 +68,7 @@ func (d *Dockerd) limit() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), apiLimit)
 }
 
-// StartNow, KillNow and RemoveNow are StartContainer, KillContainer and Remove
+// StartNow starts a container. It, KillNow and RemoveNow are StartContainer, KillContainer and Remove
 // for goroutines that are not the test's: they give their errors back.
 func (d *Dockerd) StartNow(ctx context.Context, id string) error {
 	_, err := d.API.ContainerStart(ctx, id, client.ContainerStartOptions{})
