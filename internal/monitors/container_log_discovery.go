@@ -191,15 +191,13 @@ func exists(path string) bool {
 // blockedAt gives the first part of a path that cannot be entered or read, and
 // its mode.
 func blockedAt(path string) (string, fs.FileMode) {
-	last := path
 	for p := path; ; p = filepath.Dir(p) {
 		st, err := os.Stat(p)
 		if err == nil {
 			return p, st.Mode().Perm()
 		}
-		last = p
 		if p == filepath.Dir(p) {
-			return last, 0
+			return p, 0
 		}
 	}
 }

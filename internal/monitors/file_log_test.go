@@ -277,6 +277,40 @@ func TestJoinerPositions(t *testing.T) {
 	}
 }
 
+// TestSkippingKeepsTheFartherPlace crashes again while the stream that had come
+// farther is still passed over.
+func TestSkippingKeepsTheFartherPlace(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	info := f.info("c")
+	f.write("c", jsonEntry("stdout", "o1\n", at(1)), jsonEntry("stderr", "e1\n", at(2)), jsonEntry("stdout", "o2\n", at(3)), jsonEntry("stderr", "e2\n", at(4)))
+	f.m.addContainerLogFile(info)
+	for _, l := range f.work() {
+		if l.class == entry.ClassStderr {
+			f.ack([]shipped{l})
+		}
+	}
+	again := func(buf int) (lines []shipped) {
+		f.m.logs["c"].tail.Close()
+		f.start(nil, nil)
+		f.m.addContainerLogFile(info)
+		for lg := f.m.take(0); lg != nil; lg = nil {
+			var b entry.Batch
+			f.m.read(f.joiner(), lg, &b, make([]byte, buf))
+			lines = linesOf(&b)
+		}
+		return lines
+	}
+	first := again(100) // one entry
+	if got := texts(first); !reflect.DeepEqual(got, []string{"o1"}) {
+		t.Fatalf("got %q", got)
+	}
+	f.ack(first)
+	if got := texts(again(readBytes)); !reflect.DeepEqual(got, []string{"o2"}) {
+		t.Errorf("got %q", got)
+	}
+	f.m.logs["c"].tail.Close()
+}
+
 func TestMalformedNotShipped(t *testing.T) {
 	f := newFixture(t, nil, func(cfg *FileMonitorConfig) { cfg.ShipMalformed = false })
 	info := f.info("c")

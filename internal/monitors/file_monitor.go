@@ -530,7 +530,9 @@ func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			m.cfg.Metrics.watchErrors.Inc()
-			m.sayOnce("watch", "a log cannot be watched and is read every 2 s only", err)
+			if m.first("watch") {
+				m.cfg.Logger.Warn("a log cannot be watched and is read every 2 s only", "error", err)
+			}
 		}
 		return false
 	}
@@ -547,12 +549,12 @@ func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
 	return true
 }
 
-// sayOnce logs a problem of the whole monitor the first time. mu is held.
-func (m *FileMonitor) sayOnce(key, text string, err error) {
-	if _, said := m.said[key]; !said {
-		m.said[key] = struct{}{}
-		m.cfg.Logger.Warn(text, "error", err)
-	}
+// first is true the first time that a problem of the whole monitor is to be
+// said. mu is held.
+func (m *FileMonitor) first(problem string) bool {
+	_, said := m.said[problem]
+	m.said[problem] = struct{}{}
+	return !said
 }
 
 // failedBy notes that a log cannot be read, says so the first time, and sets the
@@ -607,7 +609,7 @@ func (m *FileMonitor) watchLoop(ctx context.Context) error {
 		var err error
 		if events, err = m.wake.wait(until, events[:0]); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // closed at the end
 			}
 			return fmt.Errorf("file monitor: %w", err)
 		}
@@ -713,7 +715,9 @@ func (m *FileMonitor) cannotLook(err error) {
 	m.cfg.Metrics.readErrors.Inc()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.sayOnce("rotation", "the files of a log cannot be listed", explain(err))
+	if m.first("rotation") {
+		m.cfg.Logger.Warn("the files of a log cannot be listed", "error", explain(err))
+	}
 }
 
 // tick looks at the logs that have been written to a moment ago.
@@ -843,7 +847,7 @@ func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
 			}
 			b, err := m.cfg.Outlet.Reserve(ctx, lane)
 			if err != nil {
-				return nil // ctx has ended
+				return nil //nolint:nilerr // ctx has ended
 			}
 			for lg != nil {
 				m.read(j, lg, b, buf)

@@ -84,7 +84,7 @@ func (n *inotify) watch(dir string, writes bool) (int, error) {
 
 func (n *inotify) forget(wd int) {
 	// EINVAL: the directory is gone, and the watch with it.
-	_, _ = unix.InotifyRmWatch(n.fd, uint32(wd)) //nolint:gosec // a wd is not negative
+	_, _ = unix.InotifyRmWatch(n.fd, uint32(wd))
 }
 
 func (n *inotify) kick() {
@@ -124,9 +124,9 @@ func (n *inotify) drain(events []wakeEvent) ([]wakeEvent, error) {
 	for {
 		k, err := unix.Read(n.fd, n.buf)
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // a plain errno
+		case err == unix.EINTR:
 			continue
-		case err == unix.EAGAIN: //nolint:errorlint // a plain errno
+		case err == unix.EAGAIN:
 			return events, nil
 		case err != nil:
 			return events, fmt.Errorf("read inotify: %w", err)

@@ -69,7 +69,7 @@ func (fd fdReader) ReadAt(p []byte, off int64) (int, error) {
 func pread(fd int, p []byte, off int64) (int, error) {
 	for {
 		n, err := unix.Pread(fd, p, off)
-		if err != unix.EINTR { //nolint:errorlint // a plain errno
+		if err != unix.EINTR {
 			return max(n, 0), err
 		}
 	}

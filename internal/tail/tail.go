@@ -554,7 +554,7 @@ func (l *Log) Held() int {
 func stat(path string, st *unix.Stat_t) error {
 	for {
 		err := unix.Stat(path, st)
-		if err != unix.EINTR { //nolint:errorlint // a plain errno
+		if err != unix.EINTR {
 			return err
 		}
 	}
@@ -564,7 +564,7 @@ func open(path string) (int, error) {
 	for {
 		// O_NOFOLLOW: Docker never makes links here, a hostile directory might.
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-		if err != unix.EINTR { //nolint:errorlint // a plain errno
+		if err != unix.EINTR {
 			if err != nil {
 				return -1, &os.PathError{Op: "open", Path: path, Err: err}
 			}

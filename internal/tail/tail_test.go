@@ -566,6 +566,30 @@ func TestParsePart(t *testing.T) {
 	}
 }
 
+// TestKnowsArchives rotates twice between two looks, an empty file among them:
+// the archive of what was read long ago is known again.
+func TestKnowsArchives(t *testing.T) {
+	w := newDockerWriter(t, t.TempDir(), 5, true, false)
+	defer w.Close()
+	l := mustOpen(t, w.Path, Options{})
+	r := &lineReader{t: t, buf: make([]byte, 100)}
+	w.line(1)
+	r.all(l, w.next)
+	w.rotate()
+	w.Finish()
+	if _, err := l.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	r.all(l, w.next)
+	w.rotate()
+	w.Finish()
+	w.line(1)
+	if _, err := l.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	r.all(l, w.next)
+}
+
 // TestGap rotates through all files between two looks.
 func TestGap(t *testing.T) {
 	w := newDockerWriter(t, t.TempDir(), 2, false, false)

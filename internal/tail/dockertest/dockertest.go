@@ -58,7 +58,7 @@ func (w *Writer) check(err error) {
 func (w *Writer) Start() {
 	w.t.Helper()
 	var err error
-	w.f, err = os.OpenFile(w.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	w.f, err = os.OpenFile(w.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func (w *Writer) Stopped() bool { return w.f == nil }
 func (w *Writer) create() {
 	w.t.Helper()
 	var err error
-	w.f, err = os.OpenFile(w.Path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	w.f, err = os.OpenFile(w.Path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func (w *Writer) gzip(half bool) {
 	if half {
 		out = out[:len(out)/2]
 	}
-	f, err := os.OpenFile(w.Path+".1.gz", os.O_WRONLY|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(w.Path+".1.gz", os.O_WRONLY|os.O_CREATE, 0o600)
 	w.check(err)
 	_, err = f.WriteAt(out, 0)
 	w.check(err)
