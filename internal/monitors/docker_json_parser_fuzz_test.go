@@ -93,7 +93,7 @@ func FuzzParseDockerJSONLogLine(f *testing.F) {
 		}
 		var l DockerJSONLogLine
 		n, _, err := jsonCarefulLine(&l, data, nil)
-		if fn, _, ferr := ParseDockerJSONLogLine(&DockerJSONLogLine{}, data, nil); fn != n || ferr != err {
+		if fn, _, ferr := ParseDockerJSONLogLine(&DockerJSONLogLine{}, data, nil); fn != n || ferr != err { //nolint:errorlint // the very same error is meant
 			t.Fatalf("fast: %d, %v; careful: %d, %v", fn, ferr, n, err)
 		}
 		if string(l.Message) != all[0].Message || l.Stream != all[0].Stream || l.Fragment != all[0].Fragment || string(l.Attrs) != all[0].Attrs {

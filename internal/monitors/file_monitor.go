@@ -147,6 +147,9 @@ type schedule struct {
 	// coming becomes next when the log is read next.
 	coming *nextStart
 	names  nameNote // of the newest start that is known
+	// created counts the log files that were made since the log was opened, as
+	// far as notifications have told; firstSeq is tail.Seq at that time.
+	created, firstSeq int64
 	// quiet counts the reads in a row that brought nothing. fails and retryAt are of stateClosed and
 	// stateFailed.
 	quiet   int
@@ -427,6 +430,7 @@ func (m *FileMonitor) open(lg *fileLog) {
 		m.mu.Lock()
 		if err == nil {
 			lg.tail = t
+			lg.created, lg.firstSeq = 0, t.Seq()
 			lg.fails = 0
 			m.recovered(lg)
 			if lg.removed {
@@ -636,6 +640,7 @@ func (m *FileMonitor) anyActive() bool {
 // handle acts on notifications, and reports whether some were lost.
 func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
 	m.cfg.Metrics.events.Add(float64(len(events)))
+	m.countCreated(events)
 	for _, e := range events {
 		if e.overflow {
 			overflow = true
@@ -672,6 +677,18 @@ func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
 	return overflow
 }
 
+// countCreated counts new log files before any is looked for: a look finds those
+// of the notifications behind it as well.
+func (m *FileMonitor) countCreated(events []wakeEvent) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range events {
+		if lg := m.byWD[e.wd]; e.created && lg != nil {
+			lg.created++
+		}
+	}
+}
+
 // handleLogRotation looks whether a log's path has moved on, and takes hold of
 // the new files at once: the next rotation may unlink them. The readers come to
 // them in order.
@@ -683,7 +700,7 @@ func (m *FileMonitor) handleLogRotation(lg *fileLog) {
 	if gone {
 		return
 	}
-	state, err := m.follow(lg.name, t)
+	state, err := m.follow(lg, t)
 	if err != nil || state == tail.Gone || state == tail.Unchanged {
 		return // whether the container is no more, Docker says
 	}
@@ -693,21 +710,38 @@ func (m *FileMonitor) handleLogRotation(lg *fileLog) {
 }
 
 // follow takes hold of the new files if the path has moved on.
-func (m *FileMonitor) follow(name string, t *tail.Log) (tail.State, error) {
+func (m *FileMonitor) follow(lg *fileLog, t *tail.Log) (tail.State, error) {
 	state, err := t.Check()
 	if err == nil && state == tail.Rotated {
 		var change tail.Change
 		change, err = t.Refresh()
 		m.cfg.Metrics.rotations.Add(float64(change.Files))
 		if change.Gap {
-			m.cfg.Metrics.gaps.Inc()
-			m.cfg.Logger.Debug("a log was rotated through all its files between two looks: a file may have been missed", "container", name)
+			m.missedFiles(lg, t)
 		}
 	}
 	if err != nil {
 		m.cannotLook(err)
 	}
 	return state, err
+}
+
+// missedFiles finds out, after a log was rotated through all its files between
+// two looks, whether more files were made than were found: the others are lost.
+func (m *FileMonitor) missedFiles(lg *fileLog, t *tail.Log) {
+	m.mu.Lock()
+	lost := lg.created - (t.Seq() - lg.firstSeq)
+	if lost > 0 {
+		lg.created -= lost
+		m.gapAt = time.Now()
+	}
+	m.mu.Unlock()
+	if lost <= 0 {
+		return
+	}
+	m.cfg.Metrics.gaps.Add(float64(lost))
+	m.cfg.Logger.Warn("log files were rotated away faster than they could be taken hold of: their lines are lost; larger or more log files (log-opts max-size, max-file) prevent it",
+		"container", lg.name, "files", lost)
 }
 
 // cannotLook notes that a rotation may be missed.
@@ -793,7 +827,13 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 			switch {
 			case err != nil:
 				m.cannotLook(err)
-			case found == tail.Unchanged || found == tail.Gone:
+			case found == tail.Gone:
+			case found == tail.Unchanged:
+				// Nothing is missing: what notifications have told too
+				// often (of files that were found before) does not add up.
+				m.mu.Lock()
+				lg.created = lg.tail.Seq() - lg.firstSeq
+				m.mu.Unlock()
 			case found == tail.Grown && state != stateIdle:
 				// A tick or a reader will see it.
 			default:
@@ -887,7 +927,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	m.mu.Unlock()
 	if final {
 		// Its last rotation may not have been told yet.
-		_, err := m.follow(lg.name, lg.tail)
+		_, err := m.follow(lg, lg.tail)
 		final = err == nil
 	}
 	ignored := lg.ignored

@@ -1,6 +1,7 @@
 package monitors
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type wakeSource interface {
 type wakeEvent struct {
 	wd       int
 	appeared bool // a file was created or renamed
+	created  bool // and it is a new log
 	written  bool // data was written
 	ended    bool // the watch is no more: the directory is gone
 	overflow bool // events were lost; wd says nothing
@@ -67,7 +69,9 @@ func newInotify() (*inotify, error) {
 }
 
 func (n *inotify) watch(dir string, writes bool) (int, error) {
-	mask := uint32(unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK)
+	// IN_DELETE is of no use itself, but keeps the kernel from taking two logs
+	// created one after the other for one event.
+	mask := uint32(unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK)
 	if writes {
 		mask |= unix.IN_MODIFY
 	}
@@ -137,6 +141,9 @@ func (n *inotify) drain(events []wakeEvent) ([]wakeEvent, error) {
 
 func (n *inotify) close() error { return n.f.Close() }
 
+// logSuffix ends the name of a json-file log (moby, daemon/logger/jsonfilelog).
+var logSuffix = []byte("-json.log")
+
 // parseInotify reads struct inotify_event (inotify(7)): wd, mask, cookie, len,
 // name.
 func parseInotify(b []byte, events []wakeEvent) []wakeEvent {
@@ -147,6 +154,7 @@ func parseInotify(b []byte, events []wakeEvent) []wakeEvent {
 		if size > len(b) {
 			break
 		}
+		name := bytes.TrimRight(b[unix.SizeofInotifyEvent:size], "\x00")
 		b = b[size:]
 		e := wakeEvent{
 			wd:       wd,
@@ -155,8 +163,12 @@ func parseInotify(b []byte, events []wakeEvent) []wakeEvent {
 			ended:    mask&unix.IN_IGNORED != 0,
 			overflow: mask&unix.IN_Q_OVERFLOW != 0,
 		}
+		e.created = mask&unix.IN_CREATE != 0 && bytes.HasSuffix(name, logSuffix)
+		if e == (wakeEvent{wd: wd}) {
+			continue // a deletion
+		}
 		// A burst of writes to one file is one reason to look.
-		if k := len(events); k == 0 || events[k-1] != e {
+		if k := len(events); e.created || k == 0 || events[k-1] != e {
 			events = append(events, e)
 		}
 	}

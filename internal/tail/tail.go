@@ -544,6 +544,13 @@ func (l *Log) Unread() int64 {
 	return sum
 }
 
+// Seq gives the number of the newest file that the log has had, counted from 1.
+func (l *Log) Seq() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seq
+}
+
 // Held gives the number of files held open.
 func (l *Log) Held() int {
 	l.mu.Lock()
