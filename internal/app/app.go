@@ -109,6 +109,9 @@ func runOne(ctx context.Context, o Options, cfg *config.Config) (next *config.Co
 	if o.Listening != nil {
 		o.Listening(a.server.Addr().String())
 	}
+	if a.containers == nil {
+		a.log.Warn("no container is captured: monitors.container.enabled is false")
+	}
 	a.log.Info("shipping begins", "sink", a.sinkName(), "data_dir", a.cfg.DataDir)
 	return a.run(ctx, o)
 }

@@ -79,14 +79,18 @@ func TestTwoAgentsWithoutDocker(t *testing.T) {
 	s := lokitest.New(lokitest.Options{})
 	defer s.Close()
 	var addrs []string
-	for range 2 {
-		addr, stop := start(t, testConfig(t, t.TempDir(), s.URL), nil)
-		defer func() {
+	var stops []func() error
+	defer func() {
+		for _, stop := range stops {
 			if err := stop(); err != nil {
 				t.Error(err)
 			}
-		}()
+		}
+	}()
+	for range 2 {
+		addr, stop := start(t, testConfig(t, t.TempDir(), s.URL), nil)
 		addrs = append(addrs, addr)
+		stops = append(stops, stop)
 	}
 	for _, addr := range addrs {
 		code, body := get(t, addr, "/health")

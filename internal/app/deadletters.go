@@ -32,6 +32,7 @@ func (d *deadLetters) health() (h deadHealth) {
 // Append is dispatch.DeadLetters: durable when it returns nil.
 func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
 	records := make([]deadletter.Record, 0, len(refusals))
+	refused := 0
 	for _, r := range refusals {
 		src, line := b.Sections[r.Section].Source, &b.Lines[r.Line]
 		rec := deadletter.Record{
@@ -39,8 +40,11 @@ func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
 			LineTime: lineTime(line.Time), Reason: r.Reason, Raw: b.Message(line),
 		}
 		rec.Kind = deadletter.Malformed
-		if line.Class != entry.ClassMalformed {
+		if r.Reason != monitors.ReasonMalformed { // else it was never sent: ship_malformed is off
 			rec.Kind = deadletter.Refused
+			refused++
+		}
+		if line.Class != entry.ClassMalformed {
 			rec.Stream = line.Class.Stream().String()
 		}
 		records = append(records, rec)
@@ -48,8 +52,10 @@ func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
 	if err := d.log.Append(records); err != nil {
 		return err
 	}
-	d.records.Add(int64(len(records)))
-	d.atNs.Store(time.Now().UnixNano())
+	if refused > 0 {
+		d.records.Add(int64(refused))
+		d.atNs.Store(time.Now().UnixNano())
+	}
 	return nil
 }
 

@@ -48,8 +48,8 @@ const referenceIntro = `# Configuration
 <!-- Made from the schema in internal/config by "go generate ./internal/config"; do not edit. -->
 
 log_capturer reads one YAML file: ` + "`-config FILE`" + `, by default ` + "`/etc/log_capturer/config.yaml`" + `. A commented
-example is ` + "[`configs/config.yaml`](configs/config.yaml)" + `. The file is read once, at the start; a change takes effect
-at the next start. Only a destination has to be configured:
+example is ` + "[`configs/config.yaml`](configs/config.yaml)" + `. The file is read at the
+start, and again on SIGHUP or ` + "`POST /-/reload`" + `. Only a destination has to be configured:
 
 ` + "```yaml" + `
 sinks:

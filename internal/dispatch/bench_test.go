@@ -14,9 +14,13 @@ import (
 
 type nullStore struct{}
 
-func (nullStore) Push(_ context.Context, b *entry.Batch) entry.Outcome { return acceptAll(b) }
-func (nullStore) Ack([]entry.Span) error                               { return nil }
-func (nullStore) Append(*entry.Batch, []entry.Refusal) error           { return nil }
+func (nullStore) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
+	out := acceptAll(b)
+	progress(ctx)
+	return out
+}
+func (nullStore) Ack([]entry.Span) error                     { return nil }
+func (nullStore) Append(*entry.Batch, []entry.Refusal) error { return nil }
 
 // runNull runs a dispatcher of one lane that sends to nowhere, until f returns.
 func runNull(tb testing.TB, f func(d *Dispatcher)) {

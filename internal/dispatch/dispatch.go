@@ -22,8 +22,14 @@ import (
 // accepted, none of the same stream. A part whose every line is refused is
 // accepted. Only pending parts may be sent, without the lines that bear
 // FlagRefused.
+//
+// An attempt may take many requests. A sink calls progress between two of them
+// when parts have become PartAccepted, on Push's own goroutine and with its ctx:
+// they are acknowledged then, and a kill does not repeat them. Afterwards these
+// parts are PartEmpty and Batch.Refusals is empty; nothing else has changed. After
+// the last request Push just returns.
 type Sink interface {
-	Push(ctx context.Context, b *entry.Batch) entry.Outcome
+	Push(ctx context.Context, b *entry.Batch, progress func(ctx context.Context)) entry.Outcome
 }
 
 // Acks takes the spans that are done: the positions. The slice is the caller's

@@ -352,6 +352,91 @@ func TestPartialSuccess(t *testing.T) {
 	})
 }
 
+// What is accepted while the attempt goes on is acknowledged at once, behind its
+// dead letters, and is no end of the attempt: nothing is paused or counted.
+func TestProgressIsAcknowledgedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		a, b, c := newSource(1, 0), newSource(2, 0), newSource(3, 0)
+		r.onAck = func() error { // with mu held
+			if len(r.dead) == 0 {
+				t.Error("acknowledged before the dead letter was written")
+			}
+			return nil
+		}
+		r.setSteps(func(ctx context.Context, batch *entry.Batch, progress func(context.Context)) entry.Outcome {
+			setParts(batch, entry.PartAccepted, func(s *entry.Section, class entry.Class) bool { return s.Source == a && class == entry.ClassStdout })
+			batch.Lines[0].Flags |= entry.FlagRefused
+			batch.Refusals = append(batch.Refusals, entry.Refusal{Section: 0, Line: 0, Reason: "too old"})
+			progress(ctx)
+			if len(batch.Refusals) != 0 {
+				t.Error("refusals are left")
+			}
+			setParts(batch, entry.PartAccepted, func(s *entry.Section, _ entry.Class) bool { return s.Source == b })
+			progress(ctx)
+			<-ctx.Done()
+			return entry.Outcome{Err: ctx.Err()}
+		})
+		l, err := r.Reserve(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.fill(l, a, "o:1", "o:2", "e:1")
+		r.fill(l, a, "o:3", "m:1") // one span of two streams of the store
+		r.fill(l, b, "o:4")
+		r.fill(l, c, "o:5")
+		r.Submit(0, l)
+		pass(time.Hour)
+		same(t, "acked during the attempt", r.ackedSpans(), "1/stdout/1 2/stdout/1")
+		equal(t, "dead", r.dead, []string{"o:1"})
+		same(t, "delivered of a", a.Stats.Delivered.Load(), 2)
+		same(t, "dead letters of a", a.Stats.DeadLettered.Load(), 1)
+		same(t, "delivered of b", b.Stats.Delivered.Load(), 1)
+		same(t, "attempts", len(r.sent()), 1)
+		if h := r.Health()[0]; !h.FailingSince.IsZero() || h.OldestPending != time.Hour || h.PendingBytes == 0 {
+			t.Errorf("health %+v", h)
+		}
+		r.stop()
+		same(t, "acked in the end", r.ackedSpans(), "1/stdout/1 2/stdout/1")
+		same(t, "dead letters in the end", len(r.dead), 1)
+	})
+}
+
+// An attempt that failed in the end is followed by the shortest pause when
+// anything was accepted in between, and only what is left is sent again.
+func TestProgressThenFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{})
+		r.random = func() float64 { return 0 }
+		var left []*entry.Source
+		for i := range 4 {
+			left = append(left, newSource(uint32(i+1), 0))
+		}
+		r.setSteps(func(ctx context.Context, batch *entry.Batch, progress func(context.Context)) entry.Outcome {
+			setParts(batch, entry.PartAccepted, func(s *entry.Section, _ entry.Class) bool { return s.Source == left[0] })
+			left = left[1:]
+			progress(ctx)
+			if len(left) == 0 {
+				return entry.Outcome{}
+			}
+			return entry.Outcome{Err: errors.New("down")}
+		})
+		l, err := r.Reserve(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, src := range left {
+			r.fill(l, src, fmt.Sprint("o:", i))
+		}
+		r.Submit(0, l)
+		pass(time.Minute)
+		equal(t, "sent", r.sent(), []string{"o:0 o:1 o:2 o:3", "o:1 o:2 o:3", "o:2 o:3", "o:3"})
+		equal(t, "at", r.times(), []time.Duration{0, pauseMin, 2 * pauseMin, 3 * pauseMin})
+		same(t, "acked", r.ackedSpans(), "1/stdout/1 2/stdout/1 3/stdout/1 4/stdout/1")
+		same(t, "health", r.Health()[0], LaneHealth{})
+	})
+}
+
 func TestDeadLettersComeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{})

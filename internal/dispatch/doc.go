@@ -17,7 +17,8 @@
 // unless there is room behind it). Parked parts are bounded by Config.ParkedBytes.
 //
 // A span is acknowledged once, and only when each of its lines has been accepted
-// by the store or lies in the dead-letter file. What is not acknowledged when
+// by the store or lies in the dead-letter file: after the request that brought the
+// last of them, though the batch may take many more. What is not acknowledged when
 // the agent stops is read again at the next start.
 //
 // To stop: end the readers and wait for them, call Drain with the grace that is

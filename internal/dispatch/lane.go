@@ -63,19 +63,24 @@ type lane struct {
 	failing     bool
 	ripe        time.Time // when a batch that is not full may leave
 	afterParked bool
-	spans       []entry.Span // to be acknowledged after the present attempt
+	sending     *slot        // in the present attempt
+	progress    bool         // parts were accepted in the present attempt
+	spans       []entry.Span // to be acknowledged by settle
+	onProgress  func(context.Context)
 	parkingLot
 }
 
 func newLane(d *Dispatcher, index int) *lane {
 	n := d.cfg.BatchesPerLane
-	return &lane{
+	l := &lane{
 		d: d, index: index,
 		wake:       make(chan struct{}, 1),
 		queue:      make([]*slot, 0, n),
 		free:       make([]*slot, 0, n),
 		parkingLot: newParkingLot(),
 	}
+	l.onProgress = l.arrived // once: a method value costs an allocation
+	return l
 }
 
 func (l *lane) newWaiter() *waiter {
@@ -251,21 +256,37 @@ func (l *lane) take(ctx context.Context) {
 	l.send(ctx)
 }
 
+// push makes one attempt with a batch.
+func (l *lane) push(ctx context.Context, sl *slot) entry.Outcome {
+	l.sending, l.progress = sl, false
+	defer func() { l.sending = nil }()
+	return l.d.cfg.Sink.Push(ctx, &sl.Batch, l.onProgress)
+}
+
+// arrived settles what has been accepted while the attempt goes on. Nothing is
+// diverted yet: what will have to be is still pending in the batch, so that its
+// span is not done.
+func (l *lane) arrived(ctx context.Context) {
+	if l.bury(ctx, l.sending) {
+		l.settle(l.sending, time.Now())
+	}
+}
+
 // send makes one attempt with the batch in hand.
 func (l *lane) send(ctx context.Context) {
 	sl := l.hand
-	out := l.d.cfg.Sink.Push(ctx, &sl.Batch)
+	out := l.push(ctx, sl)
 	now := time.Now()
 	if !l.bury(ctx, sl) {
 		return
 	}
 	l.divert(sl, out, now)
-	progress := l.settle(sl, now)
+	l.settle(sl, now)
 	if !sl.Pending() {
 		l.succeed(now)
 		l.release()
 	} else if ctx.Err() == nil {
-		l.fail(out, progress, now)
+		l.fail(out, now)
 	}
 }
 
@@ -300,9 +321,9 @@ func reason(out entry.Outcome) error {
 
 // fail notes an attempt that left something pending, and sets the pause. The
 // pauses start afresh when the attempt brought anything home.
-func (l *lane) fail(out entry.Outcome, progress bool, now time.Time) {
+func (l *lane) fail(out entry.Outcome, now time.Time) {
 	l.d.metrics.failed.Inc()
-	if progress {
+	if l.progress {
 		l.fails = 0
 	}
 	l.fails++

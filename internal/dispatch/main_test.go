@@ -31,11 +31,14 @@ type rig struct {
 	dead    []string
 	woken   []*entry.Source
 	seq     map[entry.Span]uint64 // of a span without Seq, the last one used
-	onPush  func(ctx context.Context, b *entry.Batch) entry.Outcome
+	onPush  pushFunc
 	onAck   func() error
 	onDead  func() error
 	started time.Time
 }
+
+// pushFunc is a store's part in one attempt.
+type pushFunc func(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome
 
 // push is one attempt: when, after the rig's start, and the pending lines.
 type push struct {
@@ -96,7 +99,7 @@ func newRig(t *testing.T, cfg Config) *rig {
 	return r
 }
 
-func (r *rig) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
+func (r *rig) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	p := push{at: time.Since(r.started)}
 	eachPending(b, func(s *entry.Section, l *entry.Line) {
 		p.lines = append(p.lines, string(b.Message(l)))
@@ -108,7 +111,7 @@ func (r *rig) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
 	if f == nil {
 		return acceptAll(b)
 	}
-	return f(ctx, b)
+	return f(ctx, b, progress)
 }
 
 func (r *rig) Ack(spans []entry.Span) error {
@@ -138,6 +141,13 @@ func (r *rig) Append(b *entry.Batch, refusals []entry.Refusal) error {
 }
 
 func (r *rig) setPush(f func(ctx context.Context, b *entry.Batch) entry.Outcome) {
+	if f == nil {
+		f = func(_ context.Context, b *entry.Batch) entry.Outcome { return acceptAll(b) }
+	}
+	r.setSteps(func(ctx context.Context, b *entry.Batch, _ func(context.Context)) entry.Outcome { return f(ctx, b) })
+}
+
+func (r *rig) setSteps(f pushFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.onPush = f

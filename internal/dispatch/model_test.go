@@ -34,6 +34,7 @@ const (
 	answerLater          // nothing stored, Retry-After
 	answerByParts        // each stream its own way
 	answerHold           // one source is held, the rest accepted
+	answerSteps          // part by part with word of it, then as stepEnds says
 	numAnswers
 )
 
@@ -199,7 +200,7 @@ func (w *world) state(r lineRef) *lineState { return &w.streams[r.k].lines[r.n] 
 // Push is the store. It first checks what it is given against all that happened
 // before: one request in flight by lane; every stream's lines go on exactly
 // where the last accepted line was, whatever the answer will be.
-func (w *world) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
+func (w *world) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	w.mu.Lock()
 	lane := b.Sections[0].Source.Lane
 	w.inFlight[lane]++
@@ -231,8 +232,11 @@ func (w *world) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.inFlight[lane]--
 	rnd := w.rands[lane]
+	if do == answerSteps {
+		do = w.steps(ctx, rnd, lane, b, progress)
+	}
+	w.inFlight[lane]--
 	down := entry.Outcome{Err: errors.New("down")}
 	if ctx.Err() != nil && rnd.IntN(2) == 0 {
 		return down
@@ -272,6 +276,76 @@ func (w *world) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
 		return entry.Outcome{}
 	}
 	return entry.Outcome{Err: errors.New("some parts")}
+}
+
+// steps accepts some of the first parts of some streams and tells of each: its
+// spans are to be acknowledged before the attempt goes on. It gives the answer to
+// what is left then. Called, and returns, with mu held.
+func (w *world) steps(ctx context.Context, rnd *rand.Rand, lane int, b *entry.Batch, progress func(context.Context)) answer {
+	pause := func(d time.Duration) {
+		w.mu.Unlock()
+		defer w.mu.Lock()
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
+	}
+	for range rnd.IntN(6) {
+		var left []key
+		eachPending(b, func(s *entry.Section, l *entry.Line) { left = append(left, key{s.Source, l.Class}) })
+		if len(left) == 0 || ctx.Err() != nil {
+			break
+		}
+		one := left[rnd.IntN(len(left))]
+		w.byParts(rnd, b, func(k key) int {
+			if k == one {
+				return 5
+			}
+			return 2
+		})
+		w.mu.Unlock()
+		progress(ctx)
+		w.mu.Lock()
+		w.checkProgress(ctx, lane, b)
+		pause(time.Duration(rnd.IntN(20)) * time.Millisecond)
+	}
+	ends := []answer{answerAccept, answerDown, answerHang, answerAfter, answerByParts, answerHold}
+	do := ends[rnd.IntN(len(ends))]
+	if do == answerHang {
+		pause(10 * time.Second)
+	}
+	return do
+}
+
+// checkProgress checks what is true once progress has returned: nothing that is
+// done waits for the end of the attempt.
+func (w *world) checkProgress(ctx context.Context, lane int, b *entry.Batch) {
+	if len(b.Refusals) > 0 {
+		if ctx.Err() == nil {
+			w.wrong("%d refusals are left after progress", len(b.Refusals))
+		}
+		return // the dead letters failed until the end
+	}
+	for i := range b.Sections {
+		for c, st := range b.Sections[i].State {
+			if st != entry.PartEmpty && st != entry.PartPending {
+				w.wrong("section %d, class %d: state %d after progress", i, c, st)
+			}
+		}
+	}
+	for span, lines := range w.spans {
+		if w.acked[span] || w.sources[span.Log-1].Lane != lane {
+			continue
+		}
+		done := true
+		for _, r := range lines {
+			st := w.state(r)
+			done = done && (st.accepted || st.dead)
+		}
+		if done {
+			w.wrong("span %+v is done and not acknowledged while the attempt goes on", span)
+		}
+	}
 }
 
 func (w *world) checkAttempt(lane int, b *entry.Batch) {
@@ -335,7 +409,8 @@ func (w *world) checkAttempt(lane int, b *entry.Batch) {
 const biggestRead = 8 * (24 + 60 + 20)
 
 // byParts answers for each stream as how says: 0 accept, 1 hold, 2 leave
-// pending, 3 accept some and hold the rest, 4 store and leave pending. Of a
+// pending, 3 accept some and hold the rest, 4 store and leave pending, 5 accept
+// the first part and leave the rest pending. Of a
 // stream nothing is accepted after a part that is not; whether it is marked as
 // held or left pending makes no difference.
 func (w *world) byParts(rnd *rand.Rand, b *entry.Batch, how func(key) int) {
@@ -355,6 +430,9 @@ func (w *world) byParts(rnd *rand.Rand, b *entry.Batch, how func(key) int) {
 				way = 1
 			}
 			ways[k] = way
+			if way == 5 {
+				way, ways[k] = 0, 2
+			}
 			left := 0
 			lines := b.SectionLines(s)
 			for j := range lines {

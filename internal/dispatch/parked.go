@@ -56,13 +56,14 @@ func newParkingLot() parkingLot {
 
 // parkedDue is when a parked part may be tried; zero: there is none.
 func (p *parkingLot) parkedDue() time.Time {
-	if s := p.first(); s == nil {
+	s := p.first()
+	switch {
+	case s == nil:
 		return time.Time{}
-	} else if s.due.Before(p.notBefore) {
+	case s.due.Before(p.notBefore):
 		return p.notBefore
-	} else {
-		return s.due
 	}
+	return s.due
 }
 
 // first is the stream that is due first.
@@ -252,14 +253,14 @@ func (l *lane) letGo() {
 func (l *lane) sendParked(ctx context.Context) {
 	p := l.first()
 	sl := p.chunks[0]
-	out := l.d.cfg.Sink.Push(ctx, &sl.Batch)
+	out := l.push(ctx, sl)
 	now := time.Now()
 	if !l.bury(ctx, sl) {
 		return
 	}
 	held := reopen(sl)
-	progress := l.settle(sl, now)
-	if progress {
+	l.settle(sl, now)
+	if l.progress {
 		p.fails = 0
 	}
 	switch {
@@ -277,7 +278,7 @@ func (l *lane) sendParked(ctx context.Context) {
 		l.notBefore = now.Add(parkedGap)
 		l.succeed(now) // the store as a whole is well
 	default:
-		l.fail(out, progress, now)
+		l.fail(out, now)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // After each attempt, in this order: bury, divert, settle. The lines refused for
 // good must be durable, and refer to the batch as the sink saw it, before their
 // sections are touched; a span must know of all places its lines are in before
-// it can be called done.
+// it can be called done. While an attempt goes on: bury and settle (see arrived).
 //
 // Part states afterwards: PartPending is still to be sent from here, PartEmpty
 // has nothing to be sent from here (it was counted, or moved).
@@ -65,9 +65,9 @@ func (l *lane) bury(ctx context.Context, sl *slot) bool {
 }
 
 // settle counts the parts that have been accepted, acknowledges the spans that
-// are done, and lets sources go of which nothing is parked any more. It reports
-// whether any part was accepted.
-func (l *lane) settle(sl *slot, now time.Time) (progress bool) {
+// are done, and lets sources go of which nothing is parked any more. It notes in
+// progress that a part was accepted.
+func (l *lane) settle(sl *slot, now time.Time) {
 	b := &sl.Batch
 	for i := range b.Sections {
 		s := &b.Sections[i]
@@ -84,7 +84,7 @@ func (l *lane) settle(sl *slot, now time.Time) (progress bool) {
 			}
 			took[c] = true
 			total += n
-			progress = true
+			l.progress = true
 			if c == int(entry.ClassMalformed) {
 				l.d.metrics.of(s.Source.Method).malformed.Add(float64(n))
 			}
@@ -112,7 +112,6 @@ func (l *lane) settle(sl *slot, now time.Time) (progress bool) {
 	}
 	l.ack(now)
 	l.letGo()
-	return progress
 }
 
 // refusedLines counts the refused lines of a part.

@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,7 +340,7 @@ func unprivileged(t *testing.T, f func()) {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if os.Geteuid() == 0 {
 			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
-				done <- fmt.Errorf("setresuid: %w", syscall.Errno(errno))
+				done <- fmt.Errorf("setresuid: %w", errno)
 				return
 			}
 		}

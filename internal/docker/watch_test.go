@@ -569,7 +569,7 @@ func TestQueue(t *testing.T) {
 		t.Fatalf("got %+v, want event 3", it)
 	}
 	for range 2 {
-		if it := q.take(); it.err != end {
+		if it := q.take(); !errors.Is(it.err, end) {
 			t.Fatalf("got %+v, want the end", it)
 		}
 	}

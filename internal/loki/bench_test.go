@@ -63,7 +63,7 @@ func BenchmarkPush(bm *testing.B) {
 	bm.ReportAllocs()
 	for bm.Loop() {
 		pend(b)
-		if out := c.Push(context.Background(), b); out.Err != nil {
+		if out := c.Push(context.Background(), b, ignore); out.Err != nil {
 			bm.Fatal(out.Err)
 		}
 	}
@@ -104,7 +104,7 @@ func TestNoAllocationPerLine(t *testing.T) {
 	perPush := func(b *entry.Batch) float64 {
 		return testing.AllocsPerRun(50, func() {
 			pend(b)
-			if out := c.Push(context.Background(), b); out.Err != nil {
+			if out := c.Push(context.Background(), b, ignore); out.Err != nil {
 				t.Fatal(out.Err)
 			}
 		})

@@ -155,12 +155,15 @@ func (c *Client) give(l *lane) {
 // Push makes one attempt at the pending parts of the batch. See entry.Outcome
 // and the PartStates for what it leaves behind. When some parts are pending and
 // others held, the outcome speaks of the pending ones.
-func (c *Client) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
+//
+// progress is called between two requests when parts have become PartAccepted;
+// it may change the states of these parts and clear the refusals.
+func (c *Client) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	l := c.take()
 	defer c.give(l)
 	at := attempt{c: c, l: l}
 	at.plan(b)
-	at.run(ctx)
+	at.run(ctx, progress)
 	return at.finish()
 }
 
@@ -196,7 +199,7 @@ func (a *attempt) plan(b *entry.Batch) {
 	for i := range l.streams {
 		st := &l.streams[i]
 		l.travellers[i].size = streamSize(len(st.text), st.size)
-		l.travellers[i].oldest = st.oldest
+		l.travellers[i].oldest, l.travellers[i].fall = st.oldest, st.fall
 		if why := badLabels(st.labels); why != "" && st.lo < st.hi {
 			a.hold(int32(i), why, true)
 		}
@@ -228,7 +231,7 @@ func badLabels(labels []entry.Label) string {
 }
 
 // run sends what is on the stack until it is empty or an answer concerns all.
-func (a *attempt) run(ctx context.Context) {
+func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 	l := a.l
 	for len(l.stack) > 0 && !a.stopped {
 		r := l.stack[len(l.stack)-1]
@@ -251,6 +254,9 @@ func (a *attempt) run(ctx context.Context) {
 		}
 		a.after = max(a.after, v.after)
 		a.act(ctx, r, &v)
+		if len(l.stack) > 0 && !a.stopped && l.complete(r) {
+			progress(ctx)
+		}
 	}
 }
 
@@ -500,6 +506,8 @@ func (a *attempt) apply(r request, v *verdict) {
 		behindAt = l.below(r, v.behind.timeLimit, behind)
 	}
 	var nOld, nNew, nLong, nBehind, nSent int
+	var last int64 // time of the line before, of the stream that is behind
+	fell := false  // its times fall
 	for i := r.from; i < r.to; i++ {
 		s := &l.spans[i]
 		st := &l.streams[s.stream]
@@ -515,6 +523,8 @@ func (a *attempt) apply(r request, v *verdict) {
 				}
 				ln := l.line(pos)
 				if s.stream == behind {
+					fell = fell || nSent > 0 && ln.Time < last
+					last = ln.Time
 					nSent++
 				}
 				switch {
@@ -539,10 +549,15 @@ func (a *attempt) apply(r request, v *verdict) {
 		}
 	}
 	lost = lost || nOld < v.tooOld.n || nNew < v.tooNew.n || nLong < v.tooLong.n
+	// The limit moves with each line that is taken. Where times fall, a line may
+	// have been taken before a younger one was refused, and the count fits the
+	// wrong lines: what seems to be taken is sent again, under a limit that is
+	// final by then.
+	//
 	// What the distributor has dropped before the ingester saw the stream it
 	// does not tell when the ingester refuses, too. A shard of a stream has
 	// fewer lines anyway.
-	hidden := behind >= 0 && (v.behind.mixed || nBehind < v.behind.n ||
+	hidden := behind >= 0 && (fell || v.behind.mixed || nBehind < v.behind.n ||
 		v.behind.total > 0 && v.behind.total < nSent && !strings.Contains(v.behind.stream, "__stream_shard__"))
 	took := false
 	for i := r.from; i < r.to; i++ {

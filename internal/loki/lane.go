@@ -1,6 +1,7 @@
 package loki
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 
@@ -31,10 +32,13 @@ type stream struct {
 	text        string
 	labels      []entry.Label
 	first, last int32 // its parts
+	todo        int32 // the first that complete has not told of; -1: none
 	count       int32 // lines, at most
 	lo, hi      int32 // its lines are lane.lines[lo:hi], those of its parts in order
 	size        int   // bytes of its entries in a request
 	oldest      int64 // ns since the epoch
+	newest      int64 // likewise
+	fall        int64 // the most that a line is older than one before it, ns
 	bare        bool  // goes without metadata
 	// held is why the stream is refused for now, "" when it is not; heldConfig
 	// is set when that is a matter of configuration.
@@ -149,7 +153,7 @@ func (l *lane) collect(b *entry.Batch, withMeta bool) {
 			if !ok {
 				id = int32(len(l.streams))
 				l.byText[labels.String()] = id
-				l.streams = append(l.streams, stream{text: labels.String(), labels: labels.Pairs(), first: -1, last: -1})
+				l.streams = append(l.streams, stream{text: labels.String(), labels: labels.Pairs(), first: -1, last: -1, todo: -1})
 			}
 			p := int32(len(l.parts))
 			l.parts = append(l.parts, part{
@@ -157,7 +161,7 @@ func (l *lane) collect(b *entry.Batch, withMeta bool) {
 			})
 			st := &l.streams[id]
 			if st.first < 0 {
-				st.first = p
+				st.first, st.todo = p, p
 			} else {
 				l.parts[st.last].next = p
 			}
@@ -199,9 +203,11 @@ func (l *lane) fill() {
 					m += len(partialMetadata)
 				}
 				st.size += entrySize(ln.Time, int(ln.Len), m)
-				if first || ln.Time < st.oldest {
-					st.oldest, first = ln.Time, false
+				if first {
+					st.oldest, st.newest, first = ln.Time, ln.Time, false
 				}
+				st.oldest, st.newest = min(st.oldest, ln.Time), max(st.newest, ln.Time)
+				st.fall = max(st.fall, st.newest-ln.Time)
 			}
 			p.hi = pos
 		}
@@ -477,25 +483,38 @@ func (l *lane) partOf(pos int32) (id int32, p *part) {
 	panic("loki: a line outside of all streams")
 }
 
-// finish writes the states of the parts into the batch and reports which are
-// left.
+// settled reports whether no line of a part is pending.
+func (l *lane) settled(p *part) bool { return bytes.IndexByte(l.state[p.lo:p.hi], linePending) < 0 }
+
+// complete writes into the batch which parts of a request's streams are accepted
+// now, and reports whether there is any. A stream's parts are told of in order;
+// one that waits for the judgement of a suspect keeps back those behind it.
+func (l *lane) complete(r request) (any bool) {
+	for i := r.from; i < r.to; i++ {
+		st := &l.streams[l.spans[i].stream]
+		for st.todo >= 0 && l.settled(&l.parts[st.todo]) {
+			p := &l.parts[st.todo]
+			l.b.Sections[p.section].State[p.class] = entry.PartAccepted
+			st.todo = p.next
+			any = true
+		}
+	}
+	return any
+}
+
+// finish writes the states of the parts into the batch, but for those that
+// complete has told of, and reports which are left.
 func (l *lane) finish() (pending, held bool) {
 	for i := range l.streams {
 		st := &l.streams[i]
-		for pi := st.first; pi >= 0; pi = l.parts[pi].next {
+		for pi := st.todo; pi >= 0; pi = l.parts[pi].next {
 			p := &l.parts[pi]
 			to := entry.PartAccepted
-			for _, s := range l.state[p.lo:p.hi] {
-				if s == linePending {
-					to = entry.PartPending
-					break
-				}
-			}
-			if to == entry.PartPending {
+			if !l.settled(p) {
 				if st.held != "" {
 					to, held = entry.PartHeld, true
 				} else {
-					pending = true
+					to, pending = entry.PartPending, true
 				}
 			}
 			l.b.Sections[p.section].State[p.class] = to

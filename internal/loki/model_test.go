@@ -84,7 +84,37 @@ func TestNothingIsLost(t *testing.T) {
 				srv.Next(fault.Draw(rt, "fault"))
 			}
 			for try := 0; ; try++ {
-				out := c.Push(context.Background(), b)
+				out := c.Push(context.Background(), b, func(context.Context) {
+					// As dispatch does: what is told of is over.
+					stored := map[string]bool{}
+					for _, l := range srv.Lines() {
+						stored[l.Text] = true
+					}
+					told := false
+					open := map[*entry.Source]bool{}
+					for i := range b.Sections {
+						s := &b.Sections[i]
+						switch s.State[0] {
+						case entry.PartAccepted:
+							told = true
+							s.State[0] = entry.PartEmpty
+							if open[s.Source] {
+								rt.Fatalf("section %d is told of before an earlier one of its stream", i)
+							}
+							lines := b.SectionLines(s)
+							for k := range lines {
+								if ln := &lines[k]; ln.Flags&entry.FlagRefused == 0 && !stored[string(b.Message(ln))] {
+									rt.Fatalf("%q is told of and not stored", b.Message(ln))
+								}
+							}
+						case entry.PartPending:
+							open[s.Source] = true
+						}
+					}
+					if !told {
+						rt.Fatal("progress without an accepted part")
+					}
+				})
 				if out.Err == nil {
 					break
 				}
@@ -98,8 +128,11 @@ func TestNothingIsLost(t *testing.T) {
 				}
 				for i := range b.Sections { // as dispatch does after a pause
 					for cl := range b.Sections[i].State {
-						if b.Sections[i].State[cl] == entry.PartHeld {
-							b.Sections[i].State[cl] = entry.PartPending
+						switch state := &b.Sections[i].State[cl]; *state {
+						case entry.PartHeld:
+							*state = entry.PartPending
+						case entry.PartAccepted:
+							*state = entry.PartEmpty
 						}
 					}
 				}

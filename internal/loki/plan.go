@@ -26,6 +26,7 @@ type traveller struct {
 	spread time.Duration
 	sent   int64 // newest line sent, ns since the epoch; no meaning while not proven
 	oldest int64 // oldest line to be sent
+	fall   int64 // the most that a line to be sent is older than one before it, ns
 }
 
 // mayShare reports whether a stream may share a push with others.
@@ -34,7 +35,7 @@ func mayShare(t traveller, now time.Time) bool {
 		return false
 	}
 	age := now.Sub(t.proven)
-	return age >= 0 && age <= togetherFor-t.spread && t.oldest >= t.sent-int64(togetherBehind)
+	return age >= 0 && age <= togetherFor-t.spread && t.oldest >= t.sent-int64(togetherBehind) && t.fall <= int64(togetherBehind)
 }
 
 // plan shares out streams over pushes of at most limit bytes. It appends the

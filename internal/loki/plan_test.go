@@ -27,6 +27,8 @@ func TestMayShare(t *testing.T) {
 		{"due early", func(t *traveller) { t.proven, t.spread = now.Add(-25*time.Minute), 6*time.Minute }, false},
 		{"30 min behind", func(t *traveller) { t.oldest = sent - int64(togetherBehind) }, true},
 		{"further behind", func(t *traveller) { t.oldest = sent - int64(togetherBehind) - 1 }, false},
+		{"falls by 30 min", func(t *traveller) { t.fall = int64(togetherBehind) }, true},
+		{"falls further", func(t *traveller) { t.fall = int64(togetherBehind) + 1 }, false},
 		{"newer", func(t *traveller) { t.oldest = sent + int64(24*time.Hour) }, true},
 		{"accepted in the future: a clock set back", func(t *traveller) { t.proven = now.Add(time.Second) }, false},
 	}

@@ -69,11 +69,14 @@ func newRig(t *testing.T, srv func(*lokitest.Options), cfg func(*Config)) *rig {
 	return r
 }
 
+// ignore is for those who wait for the end of the push.
+func ignore(context.Context) {}
+
 func (r *rig) push(b *entry.Batch) entry.Outcome {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	out := r.c.Push(ctx, b)
+	out := r.c.Push(ctx, b, ignore)
 	r.consistent(b, out)
 	return out
 }
@@ -235,6 +238,65 @@ func Test200WithoutBodyIsAccepted(t *testing.T) {
 	r.accepted(b, r.push(b))
 }
 
+// TestProgress: what a request has brought is told of while the next one hangs,
+// once, and is left alone afterwards. A batch of one request has nothing to tell.
+func TestProgress(t *testing.T) {
+	r := newRig(t, nil, nil)
+	a, b := labelled("a"), labelled("b")
+	batch := batchOf(a, line(start.Add(-8*24*time.Hour), "ancient"), line(start, "a0"))
+	appendSection(batch, b, line(start, "b0"))
+	appendSection(batch, a, line(start.Add(1), "a1"))
+	reached := make(chan struct{})
+	r.srv.Next(lokitest.Fault{}, lokitest.Fault{Hang: true, Reached: reached})
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	told := make(chan []entry.PartState, 9)
+	done := make(chan entry.Outcome, 1)
+	go func() {
+		done <- r.c.Push(ctx, batch, func(got context.Context) {
+			if got != ctx {
+				t.Error("another context")
+			}
+			var states []entry.PartState
+			for i := range batch.Sections {
+				st := &batch.Sections[i].State[entry.ClassStdout]
+				states = append(states, *st)
+				if *st == entry.PartAccepted { // as dispatch does
+					*st = entry.PartEmpty
+				}
+			}
+			if texts := refusedTexts(batch); !slices.Equal(texts, []string{"ancient"}) {
+				t.Errorf("refused %q", texts)
+			}
+			batch.Refusals = batch.Refusals[:0]
+			told <- states
+		})
+	}()
+	<-reached // the second request is under way
+	if len(told) != 1 {
+		t.Fatalf("told %d times", len(told))
+	}
+	if got := <-told; !slices.Equal(got, []entry.PartState{entry.PartAccepted, entry.PartPending, entry.PartAccepted}) {
+		t.Fatalf("states %v", got)
+	}
+	cancel()
+	if out := <-done; out.Err == nil {
+		t.Fatalf("outcome %+v", out)
+	}
+	r.states(batch, entry.PartEmpty, entry.PartPending, entry.PartEmpty)
+	if len(told) != 0 || len(batch.Refusals) != 0 {
+		t.Fatalf("told %d times more, %d refusals", len(told), len(batch.Refusals))
+	}
+	r.stored([]string{"a0", "a1"})
+
+	if out := r.c.Push(context.Background(), batch, func(context.Context) { t.Error("told of the last request") }); out.Err != nil {
+		t.Fatalf("outcome %+v", out)
+	}
+	r.states(batch, entry.PartEmpty, entry.PartAccepted, entry.PartEmpty)
+	r.stored([]string{"a0", "a1", "b0"})
+}
+
 // TestConfigurationErrors: the row "260, 401, 403, 404, 3xx".
 func TestConfigurationErrors(t *testing.T) {
 	for _, status := range []int{260, 401, 403, 404, 301, 302, 307, 308, 405, 422} {
@@ -334,7 +396,7 @@ func TestOurEndIsNoFault(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := batchOf(labelled("a"), line(start, "x"))
 	done := make(chan entry.Outcome)
-	go func() { done <- r.c.Push(ctx, b) }()
+	go func() { done <- r.c.Push(ctx, b, ignore) }()
 	<-reached
 	cancel()
 	out := <-done
@@ -413,7 +475,7 @@ func TestAllLimitsAtOnce(t *testing.T) {
 	lim.MaxLine, lim.MaxAge = 40<<10, 20*time.Minute
 	r.srv.SetLimits(lim)
 	b := batchOf(a, line(start.Add(-25*time.Minute), "old"), line(start.Add(1), "fine a"), line(start.Add(2), long))
-	appendSection(b, z, line(start.Add(-21*time.Minute), "old too"), line(start.Add(time.Hour), "new"), line(start.Add(3), "fine z"))
+	appendSection(b, z, line(start.Add(-21*time.Minute), "old too"), line(start.Add(3), "fine z"), line(start.Add(time.Hour), "new"))
 	r.accepted(b, r.push(b))
 	if got := refusedTexts(b); !slices.Equal(got, []string{"old", long, "old too", "new"}) {
 		t.Fatalf("refused %.200q", got)
@@ -1105,7 +1167,7 @@ func TestLanesConcurrently(t *testing.T) {
 				b.Reset()
 				lines, _ := numbered(start.Add(time.Duration(i)*time.Second), 50, fmt.Sprintf("%d-%d-", lane, i))
 				appendSection(b, src, lines...)
-				if out := r.c.Push(context.Background(), b); out.Err != nil {
+				if out := r.c.Push(context.Background(), b, ignore); out.Err != nil {
 					t.Error(out.Err)
 				}
 				r.c.Health()
@@ -1136,7 +1198,7 @@ func TestAnswerBeforeTheBodyIsRead(t *testing.T) {
 	defer c.Close()
 	b := batchOf(labelled("a"), line(start, noiseOf(2<<20)))
 	for range 10 {
-		if out := c.Push(context.Background(), b); out.Err == nil || out.Config {
+		if out := c.Push(context.Background(), b, ignore); out.Err == nil || out.Config {
 			t.Fatalf("outcome %+v", out)
 		}
 	}

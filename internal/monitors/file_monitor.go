@@ -534,7 +534,8 @@ func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			m.cfg.Metrics.watchErrors.Inc()
-			if m.first("watch") {
+			// Without permission it cannot be opened either, which is said.
+			if !errors.Is(err, fs.ErrPermission) && m.first("watch") {
 				m.cfg.Logger.Warn("a log cannot be watched and is read every 2 s only", "error", err)
 			}
 		}

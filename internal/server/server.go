@@ -85,7 +85,7 @@ const index = `log_capturer
 
 /health   how the agent is, as JSON; 503 when lines are not delivered
 /livez    200 as long as the process serves: for container health checks
-/readyz   200 once the agent reads and delivers
+/readyz   200 while Docker is reached and its containers are known
 /metrics  for Prometheus
 
 POST /-/reload   read the configuration anew; from this machine only

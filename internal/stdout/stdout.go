@@ -31,7 +31,8 @@ const flushBytes = 64 << 10
 // which they were read. A section's parts are accepted when all of its lines
 // have been written. After a failed write the rest stays pending; a part of
 // what the failed write held may have been printed and is printed again.
-func (s *Sink) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
+// progress is called after each write but the last.
+func (s *Sink) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.buf = s.buf[:0]
@@ -64,6 +65,9 @@ func (s *Sink) Push(ctx context.Context, b *entry.Batch) entry.Outcome {
 		if len(s.buf) >= flushBytes {
 			if err := flush(i + 1); err != nil {
 				return failed(err)
+			}
+			if written < len(b.Sections) {
+				progress(ctx)
 			}
 		}
 	}

@@ -34,7 +34,7 @@ func TestPush(t *testing.T) {
 	b.End()
 	b.Sections[1].State[entry.ClassStderr] = entry.PartHeld
 	var out bytes.Buffer
-	if o := New(&out).Push(context.Background(), b); o != (entry.Outcome{}) {
+	if o := New(&out).Push(context.Background(), b, ignore); o != (entry.Outcome{}) {
 		t.Fatalf("outcome %+v", o)
 	}
 	want := "2025-11-07T12:00:00.123000000Z stdout web hello\tworld\n" +
@@ -64,6 +64,30 @@ func (l *limited) Write(p []byte) (int, error) {
 	return l.out.Write(p)
 }
 
+func ignore(context.Context) {}
+
+// TestProgress: what a write has printed is told of while more is to be written.
+func TestProgress(t *testing.T) {
+	b := new(entry.Batch)
+	for range 3 {
+		b.Begin(&entry.Source{Name: "c"})
+		add(b, entry.ClassStdout, 0, strings.Repeat("x", flushBytes))
+		b.End()
+	}
+	var out bytes.Buffer
+	told := 0
+	o := New(&out).Push(context.Background(), b, func(context.Context) {
+		s := b.Sections[told].State[entry.ClassStdout]
+		told++
+		if n := strings.Count(out.String(), "\n"); s != entry.PartAccepted || n != told {
+			t.Errorf("state %d with %d of 3 lines printed", s, n)
+		}
+	})
+	if o.Err != nil || told != 2 || b.Pending() {
+		t.Fatalf("told %d times, outcome %+v", told, o)
+	}
+}
+
 func TestAcceptedOnlyWhenWritten(t *testing.T) {
 	b := new(entry.Batch)
 	for range 3 {
@@ -73,7 +97,7 @@ func TestAcceptedOnlyWhenWritten(t *testing.T) {
 	}
 	w := &limited{n: 1}
 	s := New(w)
-	o := s.Push(context.Background(), b)
+	o := s.Push(context.Background(), b, ignore)
 	if !errors.Is(o.Err, io.ErrClosedPipe) || s.Err() == nil {
 		t.Fatalf("outcome %+v", o)
 	}
@@ -83,7 +107,7 @@ func TestAcceptedOnlyWhenWritten(t *testing.T) {
 		}
 	}
 	w.n = 10
-	if o := s.Push(context.Background(), b); o.Err != nil || s.Err() != nil || b.Pending() {
+	if o := s.Push(context.Background(), b, ignore); o.Err != nil || s.Err() != nil || b.Pending() {
 		t.Fatalf("outcome %+v", o)
 	}
 	if n := strings.Count(w.out.String(), "\n"); n != 3 {
@@ -99,7 +123,7 @@ func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var out bytes.Buffer
-	if o := New(&out).Push(ctx, b); !errors.Is(o.Err, context.Canceled) || !b.Pending() || out.Len() != 0 {
+	if o := New(&out).Push(ctx, b, ignore); !errors.Is(o.Err, context.Canceled) || !b.Pending() || out.Len() != 0 {
 		t.Fatalf("outcome %+v", o)
 	}
 }

@@ -382,8 +382,12 @@ func (l *Log) dropOldest(f *file) bool {
 		l.mu.Unlock()
 		return false
 	}
-	l.leave()
+	left := l.leave()
 	l.mu.Unlock()
+	// Not with mu held: to close the last descriptor of a file that rotation has
+	// unlinked frees its blocks, which may take the file system 100 ms, and
+	// meanwhile a Refresh may have to take hold of others.
+	l.release(left)
 	if behind {
 		// There is room for one of those that were kept out.
 		_, _ = l.Refresh()
@@ -391,8 +395,8 @@ func (l *Log) dropOldest(f *file) bool {
 	return true
 }
 
-// leave lets go of the oldest file.
-func (l *Log) leave() {
+// leave takes the oldest file out of the chain. The caller releases it.
+func (l *Log) leave() *file {
 	f := l.chain[0]
 	f.fillPrint()
 	if len(l.past) == maxPast {
@@ -400,7 +404,7 @@ func (l *Log) leave() {
 	}
 	l.past = append(l.past, f.print)
 	l.chain = append(l.chain[:0], l.chain[1:]...)
-	l.release(f)
+	return f
 }
 
 // Advance says that n bytes of what Next gave have been dealt with.
@@ -458,7 +462,7 @@ func (l *Log) SeekTo(seq, offset int64) (ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.chain) > 0 && l.chain[0].seq < seq {
-		l.leave()
+		l.release(l.leave())
 	}
 	if len(l.chain) == 0 || l.chain[0].seq != seq {
 		return false, fmt.Errorf("seek in %s: file number %d is not held", l.path, seq)
@@ -492,7 +496,7 @@ func (l *Log) SeekEnd() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.chain) > 1 {
-		l.leave()
+		l.release(l.leave())
 	}
 	if len(l.chain) == 0 {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// health is what devrun reads of the agent's /health (API.md).
+// health is what devrun reads of the agent's /health (docs/contract.md).
 type health struct {
 	Monitors struct {
 		FileMonitor struct {

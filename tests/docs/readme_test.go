@@ -60,7 +60,7 @@ func (o *output) String() string {
 func run(t *testing.T, root, line string, env ...string) (out *output, wait func() error, stop func() error) {
 	t.Helper()
 	out = &output{}
-	cmd := exec.Command("bash", "-c", line) //nolint:gosec // the repository's own documents
+	cmd := exec.Command("bash", "-c", line)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out

@@ -206,7 +206,7 @@ func (d *Dockerd) waitContainerd() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	if err := os.Remove(filepath.Join(d.dir, "exec/containerd/containerd.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(d.dir, "exec", "containerd", "containerd.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.tb.Error(err)
 	}
 }
@@ -300,9 +300,9 @@ func (d *Dockerd) cgroupProcesses() []int {
 	for _, dir := range d.cgroupDirs() {
 		_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.Name() != "cgroup.procs" {
-				return nil // gone meanwhile
+				return nil //nolint:nilerr // gone meanwhile
 			}
-			text, _ := os.ReadFile(path)
+			text, _ := os.ReadFile(path) //nolint:gosec // the cgroup file system has no symbolic links
 			for f := range strings.FieldsSeq(string(text)) {
 				if pid, err := strconv.Atoi(f); err == nil && pid > 0 && !slices.Contains(pids, pid) {
 					pids = append(pids, pid)

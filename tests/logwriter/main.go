@@ -53,7 +53,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "logwriter:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:gocritic // the end of the process undoes the signal handler, too
 	}
 	if ctx.Err() == nil {
 		os.Exit(o.exit)
@@ -72,7 +72,7 @@ func run(ctx context.Context, o options) error {
 				return nil
 			}
 		} else if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // SIGTERM is an end like any other
 		}
 		to := os.Stdout
 		if o.stderrEvery > 0 && n%o.stderrEvery == 0 {

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/log-capturer/log_capturer/internal/deadletter"
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/monitors"
+)
+
+// What the store refused is told apart from what was malformed and never sent.
+func TestDeadLetters(t *testing.T) {
+	dir := t.TempDir()
+	log, err := deadletter.Open(dir, deadletter.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &deadLetters{log: log}
+	src := &entry.Source{ID: "id", Name: "name", Stats: &entry.Stats{}}
+	var b entry.Batch
+	b.Begin(src)
+	for i, class := range []entry.Class{entry.ClassMalformed, entry.ClassStderr, entry.ClassMalformed} {
+		off := len(b.Text)
+		b.Text = append(b.Text, byte('a'+i))
+		b.Add(int64(i), off, class, entry.FlagRefused)
+	}
+	b.End()
+	if err := d.Append(&b, []entry.Refusal{{Line: 0, Reason: monitors.ReasonMalformed}}); err != nil {
+		t.Fatal(err)
+	}
+	if h := d.health(); h.records != 0 || !h.at.IsZero() {
+		t.Errorf("the store is said to have refused what it never got: %+v", h)
+	}
+	if err := d.Append(&b, []entry.Refusal{{Line: 1, Reason: "too old"}, {Line: 2, Reason: "line too long"}}); err != nil {
+		t.Fatal(err)
+	}
+	if h := d.health(); h.records != 2 || h.at.IsZero() {
+		t.Errorf("%+v", h)
+	}
+	d.CopyMalformed([]monitors.MalformedLine{{Source: src, File: "f", Offset: 7, Raw: []byte{0xff}}})
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(dir, "dead_letters", "dead_letters.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := []deadletter.Record{
+		{Kind: deadletter.Malformed, Raw: []byte("a")},
+		{Kind: deadletter.Refused, Stream: "stderr", Raw: []byte("b")},
+		{Kind: deadletter.Refused, Raw: []byte("c")},
+		{Kind: deadletter.Malformed, Position: "f@7", Raw: []byte{0xff}},
+	}
+	lines := bufio.NewScanner(f)
+	for i := 0; lines.Scan(); i++ {
+		var got deadletter.Record
+		if err := json.Unmarshal(lines.Bytes(), &got); err != nil || i >= len(want) {
+			t.Fatalf("record %d %s: %v", i, lines.Bytes(), err)
+		}
+		w := want[i]
+		if got.Kind != w.Kind || got.Stream != w.Stream || got.Position != w.Position || string(got.Raw) != string(w.Raw) || got.ContainerID != "id" || got.ContainerName != "name" {
+			t.Errorf("record %d is %+v, want %+v", i, got, w)
+		}
+		want[i].Reason = "seen"
+	}
+	for i, w := range want {
+		if w.Reason != "seen" {
+			t.Errorf("record %d is missing", i)
+		}
+	}
+}
