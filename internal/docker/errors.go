@@ -22,6 +22,13 @@ var (
 	// ErrUnavailable: the engine cannot be reached or does not answer; the same
 	// call may succeed later.
 	ErrUnavailable = errors.New("engine not available")
+	// ErrConflict: the container is being removed; its log cannot be read.
+	ErrConflict = errors.New("container is being removed")
+	// ErrNotReadable: the container's log driver cannot be read back (none, or
+	// a remote one with its cache disabled).
+	ErrNotReadable = errors.New("log driver cannot be read")
+	// ErrProtocol: what came as a log is none.
+	ErrProtocol = errors.New("no log stream of a Docker engine (is a proxy between the agent and Docker, or the container's TTY setting wrong?)")
 )
 
 // IsNotFound reports whether err says that the container does not exist.
@@ -80,7 +87,8 @@ func socketHint(host string, err error) string {
 	case errors.Is(unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS), syscall.EACCES):
 		return fmt.Sprintf("no permission on %s as user %d: give the agent the group %d (systemd: SupplementaryGroups=%d, container: --group-add %d)",
 			path, os.Geteuid(), st.Gid, st.Gid, st.Gid)
-	case strings.Contains(err.Error(), "Cannot connect to the Docker daemon"): // moby's text for ECONNREFUSED
+	case errors.Is(err, syscall.ECONNREFUSED),
+		strings.Contains(err.Error(), "Cannot connect to the Docker daemon"): // moby's text for it
 		return fmt.Sprintf("nobody listens on %s: is Docker running? A container that mounts the socket keeps the old one when Docker makes a new one: recreate it, or mount the directory", path)
 	default:
 		return ""
