@@ -10,7 +10,7 @@
 // The API version is negotiated with the engine, again whenever the engine
 // announces another one (it was up- or downgraded under us).
 //
-// Every call but the event stream ends after 10 s. Errors say which call to
+// Every call but the streams (events, logs) ends after 10 s. Errors say which call to
 // which host failed and, where this process can tell, what an operator should
 // do about it.
 //
