@@ -36,6 +36,7 @@ type fileLog struct {
 	ignoreBefore int64
 	ignored      int64 // entries skipped so
 	fromEnd      bool  // what is there at the first start is not wanted
+	placed       bool  // reading goes on from where delivery had stopped
 
 	schedule
 }

@@ -150,6 +150,9 @@ type schedule struct {
 	// created counts the log files that were made since the log was opened, as
 	// far as notifications have told; firstSeq is tail.Seq at that time.
 	created, firstSeq int64
+	// exact: the log was watched before there was a file, so that every one was
+	// told.
+	exact bool
 	// quiet counts the reads in a row that brought nothing. fails and retryAt are of stateClosed and
 	// stateFailed.
 	quiet   int
@@ -406,7 +409,9 @@ func (m *FileMonitor) drop(lg *fileLog) {
 	}
 }
 
-// open takes hold of a log's files and lets it be read. Without a file it stays
+// open takes hold of a log's files and lets it be read. Where to begin is the
+// reader's to find out: it may wait for the positions, and meanwhile rotation
+// would take away what is not held. Without a file it stays
 // closed until one appears.
 func (m *FileMonitor) open(lg *fileLog) {
 	m.mu.Lock()
@@ -421,23 +426,23 @@ func (m *FileMonitor) open(lg *fileLog) {
 		// The watch first: what appears after the look is told.
 		m.setWatch(lg, false)
 		t, err := tail.Open(lg.path, tail.Options{Descriptors: m.descriptors})
-		if err == nil {
-			err = m.resume(lg, t)
-			if err != nil {
-				t.Close()
-			}
-		}
 		m.mu.Lock()
 		if err == nil {
 			lg.tail = t
-			lg.created, lg.firstSeq = 0, t.Seq()
+			if !lg.exact {
+				lg.created, lg.firstSeq = 0, t.Seq()
+			}
 			lg.fails = 0
 			m.recovered(lg)
 			if lg.removed {
 				t.MarkFinal()
 			}
 			m.enqueue(lg)
+			exact := lg.exact
 			m.mu.Unlock()
+			if exact {
+				m.missedFiles(lg, t)
+			}
 			return
 		}
 		if lg.again && errors.Is(err, fs.ErrNotExist) && !lg.removed {
@@ -458,7 +463,7 @@ func (m *FileMonitor) open(lg *fileLog) {
 			m.cfg.Logger.Debug("exited container has no log file", "container", lg.name, "path", lg.path)
 		case errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
 			// Not started yet, or removed already. What comes is all new.
-			lg.retryAt, lg.fromEnd = time.Now(), false
+			lg.retryAt, lg.fromEnd, lg.exact = time.Now(), false, true
 		default:
 			m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, explain(err)))
 		}
@@ -717,7 +722,7 @@ func (m *FileMonitor) follow(lg *fileLog, t *tail.Log) (tail.State, error) {
 		var change tail.Change
 		change, err = t.Refresh()
 		m.cfg.Metrics.rotations.Add(float64(change.Files))
-		if change.Gap {
+		if (change.Gap || lg.exact) && !change.Behind {
 			m.missedFiles(lg, t)
 		}
 	}
@@ -727,8 +732,8 @@ func (m *FileMonitor) follow(lg *fileLog, t *tail.Log) (tail.State, error) {
 	return state, err
 }
 
-// missedFiles finds out, after a log was rotated through all its files between
-// two looks, whether more files were made than were found: the others are lost.
+// missedFiles finds out, after a look, whether more files were made than were
+// found: the others are lost.
 func (m *FileMonitor) missedFiles(lg *fileLog, t *tail.Log) {
 	m.mu.Lock()
 	lost := lg.created - (t.Seq() - lg.firstSeq)
@@ -932,7 +937,14 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		final = err == nil
 	}
 	ignored := lg.ignored
-	r := j.visit(lg, b, buf, final)
+	var r visitResult
+	if !lg.placed {
+		r.err = m.resume(lg, lg.tail)
+		lg.placed = r.err == nil
+	}
+	if lg.placed {
+		r = j.visit(lg, b, buf, final)
+	}
 	if ignored == 0 && lg.ignored > 0 {
 		m.cfg.Logger.Info("entries older than ignore_older_than are skipped", "container", lg.name)
 	}

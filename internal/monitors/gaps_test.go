@@ -2,6 +2,7 @@ package monitors
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,5 +64,37 @@ func TestFileGaps(t *testing.T) {
 			}
 			f.wantMetric("file_gaps_total", float64(2*c.lost))
 		})
+	}
+}
+
+// TestFileGapsAtTheStart: a log that was rotated through all its files before the
+// first of them could be taken hold of.
+func TestFileGapsAtTheStart(t *testing.T) {
+	n, err := newInotify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.close() }()
+	f := newFixture(t, n, nil)
+	info := f.info("c")
+	f.m.addContainerLogFile(info) // created, not started
+	w := dockertest.New(t, info.LogPath, 3, false, false)
+	defer w.Close()
+	for i := range 8 {
+		w.Write([]byte(jsonEntry("stdout", fmt.Sprint(i, "\n"), at(i))))
+		w.Rotate()
+		w.Finish()
+	}
+	events, err := n.wait(time.Now().Add(time.Minute), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.m.handle(events)
+	if got := texts(f.work()); !slices.Equal(got, []string{"6", "7"}) {
+		t.Errorf("got %q", got)
+	}
+	f.wantMetric("file_gaps_total", 6)
+	if f.m.Health().GapAt.IsZero() {
+		t.Error("lines were lost and nothing is said of it")
 	}
 }

@@ -23,6 +23,8 @@ type Change struct {
 	// parts of the log: those that came directly after it may have been
 	// unlinked before they were seen.
 	Gap bool
+	// Behind is set when there are more files that are not held yet.
+	Behind bool
 }
 
 // snapshotTries bounds how often a directory is read again because a rotation
@@ -94,6 +96,7 @@ func (l *Log) Refresh() (Change, error) {
 		l.behind = true
 		err = ErrDescriptors
 	}
+	ch.Behind = l.behind
 	snap.closeAll()
 	return ch, err
 }
