@@ -38,7 +38,7 @@ func NewFileMetrics(reg prometheus.Registerer) *FileMetrics {
 		events:        counter("file_events_total", "Notifications of inotify that were handled."),
 		rotations:     counter("file_rotation_total", "Files that rotation made and that were taken hold of."),
 		missed:        counter("file_events_missed_total", "Changes of a log that no notification had told, found by the poll."),
-		gaps:          counter("file_gaps_total", "Times that files of a log may have been, or were, unlinked unread."),
+		gaps:          counter("file_gaps_total", "Log files that were unlinked unread."),
 		parseErrors:   counter("parse_errors_total", "Lines in log files that are no entries of Docker's json-file driver."),
 		nuls:          counter("nul_bytes_total", "NUL bytes left out: holes from truncation or power loss."),
 		cutLines:      counter("lines_cut_total", "Lines longer than max_line_bytes, shipped in pieces."),
