@@ -150,7 +150,7 @@ func (d *Dockerd) Restart() {
 // answer. Thaw lets it go on.
 func (d *Dockerd) Freeze() {
 	d.tb.Helper()
-	d.proc.signal(d.tb, syscall.SIGSTOP)
+	d.proc.freeze(d.tb)
 }
 
 // Thaw ends Freeze.

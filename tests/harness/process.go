@@ -1,10 +1,12 @@
 package harness
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -69,6 +71,26 @@ func (p *process) signal(tb testing.TB, sig syscall.Signal) {
 	tb.Helper()
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		tb.Fatalf("%v to %s: %v", sig, p.cmd.Path, err)
+	}
+}
+
+// freeze stops the program by SIGSTOP and waits until all of its threads have
+// stopped: the signal alone lets those that run go on for a moment.
+func (p *process) freeze(tb testing.TB) {
+	tb.Helper()
+	p.signal(tb, syscall.SIGSTOP)
+	if !poll(10*time.Second, func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid()))
+		for _, t := range threads {
+			b, err := os.ReadFile(t)
+			// "tid (name) state ...": the name may contain anything.
+			if i := bytes.LastIndexByte(b, ')'); err == nil && (i < 0 || i+2 >= len(b) || b[i+2] != 'T') {
+				return false
+			}
+		}
+		return len(threads) > 0
+	}) {
+		tb.Fatalf("%s does not stop on SIGSTOP", p.cmd.Path)
 	}
 }
 

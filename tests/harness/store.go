@@ -133,7 +133,7 @@ func (s *Store) Kill() { s.proc.kill() }
 // Thaw lets it go on.
 func (s *Store) Freeze() {
 	s.tb.Helper()
-	s.proc.signal(s.tb, syscall.SIGSTOP)
+	s.proc.freeze(s.tb)
 }
 
 // Thaw ends Freeze.
