@@ -54,7 +54,6 @@ type agent struct {
 	positions  *positions.Store
 	dead       *deadLetters
 	loki       *loki.Client // nil with the stdout sink
-	out        *stdout.Sink // nil with the loki sink
 	dispatcher *dispatch.Dispatcher
 	engine     *docker.Client
 	files      *monitors.FileMonitor
@@ -183,8 +182,7 @@ func (a *agent) build(out io.Writer) error {
 
 func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
 	if a.cfg.Sinks.Stdout.Enabled {
-		a.out = stdout.New(out)
-		return a.out, nil
+		return stdout.New(out), nil
 	}
 	l := a.cfg.Sinks.Loki
 	headers := make(map[string]string, len(l.Headers))
