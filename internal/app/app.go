@@ -149,13 +149,15 @@ func (a *agent) build(out io.Writer) error {
 	for _, cl := range c.ContainerLabels {
 		labels.ContainerLabels = append(labels.ContainerLabels, monitors.ContainerLabel(cl))
 	}
+	logs := monitors.LogConfig{
+		Outlet: a.dispatcher, Registry: a.positions, Spans: a.positions, Labels: labels,
+		BatchBytes: l.BatchBytes, MaxLineBytes: c.MaxLineBytes,
+		FirstStart: a.positions.FirstStart(), FromEnd: c.ReadFrom == config.FromEnd, IgnoreOlderThan: c.IgnoreOlderThan,
+		Logger: a.log, Lines: monitors.NewLineMetrics(a.registry),
+	}
 	a.files = monitors.NewFileMonitor(monitors.FileMonitorConfig{
-		Outlet: a.dispatcher, Registry: a.positions, Spans: a.positions, Malformed: a.dead,
-		Labels: labels, Tick: l.BatchWait, BatchBytes: l.BatchBytes,
-		MaxLineBytes: c.MaxLineBytes, ShipMalformed: l.ShipMalformed,
-		FirstStart: a.positions.FirstStart(), FromEnd: c.ReadFrom == config.FromEnd,
-		IgnoreOlderThan: c.IgnoreOlderThan, MaxDescriptors: maxLogFiles(),
-		Logger: a.log, Metrics: monitors.NewFileMetrics(a.registry),
+		LogConfig: logs, Malformed: a.dead, Tick: l.BatchWait, ShipMalformed: l.ShipMalformed,
+		MaxDescriptors: maxLogFiles(), Metrics: monitors.NewFileMetrics(a.registry),
 	})
 	a.engine, err = docker.New(a.cfg.Docker.Host, docker.WithLogger(a.log), docker.WithRegisterer(a.registry))
 	if err != nil {

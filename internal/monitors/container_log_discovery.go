@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/log-capturer/log_capturer/internal/docker"
+	"github.com/log-capturer/log_capturer/internal/entry"
 )
 
 // DriverJSONFile is the log driver whose files are read.
@@ -38,7 +39,7 @@ type Engine interface {
 	List(ctx context.Context) ([]docker.Summary, error)
 }
 
-// ContainerLogFileInfo is a container whose log is kept in a file.
+// ContainerLogFileInfo is a container, and where its log is.
 type ContainerLogFileInfo struct {
 	// ID is the container's full ID, Name its name without the slash.
 	ID, Name string
@@ -50,6 +51,9 @@ type ContainerLogFileInfo struct {
 	Labels map[string]string
 	// Driver is the log driver, LogPath the log as this process sees it.
 	Driver, LogPath string
+	// TTY says that the container has a terminal: the API streams its log
+	// without frames.
+	TTY bool
 	// Running is false for a container that has exited: nothing is added to
 	// its log before it is started again. One that is created and not started
 	// yet counts as running.
@@ -60,6 +64,9 @@ type ContainerLogFileInfo struct {
 	// Err says why the log cannot be read now, with what to do; nil if it can.
 	// It is fs.ErrNotExist for a container that has not been started yet.
 	Err error
+
+	// stats, unless nil, are the container's counters so far.
+	stats *entry.Stats
 }
 
 // CheckLogDrivers refuses the drivers whose files are not read.
@@ -86,7 +93,7 @@ func LogPath(containersDir string, c docker.Container) string {
 func fileInfoOf(containersDir string, c docker.Container) ContainerLogFileInfo {
 	return ContainerLogFileInfo{
 		ID: c.ID, Name: c.Name, Image: c.Image, Labels: c.Labels,
-		Driver: c.Driver, LogPath: LogPath(containersDir, c),
+		Driver: c.Driver, LogPath: LogPath(containersDir, c), TTY: c.TTY,
 		Running: c.Running || c.Status == statusCreated, Created: c.Created, StartedAt: c.StartedAt, FinishedAt: c.FinishedAt,
 	}
 }

@@ -368,7 +368,7 @@ func (m *ContainerMonitor) startContainerMonitoring(c docker.Container) {
 	if first {
 		m.routing.WithLabelValues(driverName(c.Driver), MethodFileMonitor).Inc()
 	}
-	m.cfg.Files.addContainerLogFile(m.fileInfo(c))
+	m.cfg.Files.add(m.fileInfo(c))
 }
 
 // driverName bounds the label: Docker's own drivers by name, plugins together.

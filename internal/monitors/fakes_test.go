@@ -321,9 +321,11 @@ func (f *fixture) start(wake wakeSource, change func(*FileMonitorConfig)) {
 	}
 	f.reg = prometheus.NewRegistry()
 	cfg := FileMonitorConfig{
-		Outlet: f.outlet, Registry: f.store, Spans: f.store, Malformed: f.copies,
-		Tick: 100 * time.Millisecond, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10, ShipMalformed: true,
-		FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Metrics: NewFileMetrics(f.reg),
+		LogConfig: LogConfig{
+			Outlet: f.outlet, Registry: f.store, Spans: f.store, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10,
+			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(f.reg),
+		},
+		Malformed: f.copies, Tick: 100 * time.Millisecond, ShipMalformed: true, Metrics: NewFileMetrics(f.reg),
 	}
 	if change != nil {
 		change(&cfg)
@@ -384,7 +386,7 @@ func (f *fixture) work() []shipped {
 			var b entry.Batch
 			f.m.read(j, lg, &b, buf)
 			f.copies.CopyMalformed(j.malformed)
-			f.m.cfg.Metrics.add(&j.counts)
+			f.m.cfg.Lines.add(MethodFileMonitor, &j.counts)
 			j.malformed = nil
 			lines = append(lines, linesOf(&b)...)
 		}
@@ -395,7 +397,7 @@ func (f *fixture) work() []shipped {
 func (f *fixture) joiner() *joiner {
 	return &joiner{
 		maxLine: f.m.cfg.MaxLineBytes, shipMalformed: f.m.cfg.ShipMalformed,
-		begin: f.m.cfg.Spans.Begin, started: f.m.startedAgain,
+		begin: f.m.cfg.Spans.Begin, started: f.m.cfg.startedAgain,
 	}
 }
 

@@ -201,7 +201,7 @@ func TestJoiner(t *testing.T) {
 				}
 				appendTo(t, path, content)
 			}
-			f.m.addContainerLogFile(info)
+			f.m.add(info)
 			lines := f.work()
 			var got []line
 			for _, l := range lines {
@@ -253,7 +253,7 @@ func TestJoinerPositions(t *testing.T) {
 		f := newFixture(t, nil, func(cfg *FileMonitorConfig) { cfg.MaxLineBytes = 8 })
 		info := f.info("c")
 		f.write("c", entries[:n]...)
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		first := f.work()
 		f.ack(first)
 		f.m.mu.Lock()
@@ -263,7 +263,7 @@ func TestJoinerPositions(t *testing.T) {
 		f.m.mu.Unlock()
 		f.start(nil, func(cfg *FileMonitorConfig) { cfg.MaxLineBytes = 8 })
 		f.write("c", entries[n:]...)
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		second := f.work()
 		var all strings.Builder
 		for _, l := range append(first, second...) {
@@ -283,7 +283,7 @@ func TestSkippingKeepsTheFartherPlace(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	info := f.info("c")
 	f.write("c", jsonEntry("stdout", "o1\n", at(1)), jsonEntry("stderr", "e1\n", at(2)), jsonEntry("stdout", "o2\n", at(3)), jsonEntry("stderr", "e2\n", at(4)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	for _, l := range f.work() {
 		if l.class == entry.ClassStderr {
 			f.ack([]shipped{l})
@@ -292,7 +292,7 @@ func TestSkippingKeepsTheFartherPlace(t *testing.T) {
 	again := func(buf int) (lines []shipped) {
 		f.m.logs["c"].tail.Close()
 		f.start(nil, nil)
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		for lg := f.m.take(0); lg != nil; lg = nil {
 			var b entry.Batch
 			f.m.read(f.joiner(), lg, &b, make([]byte, buf))
@@ -315,7 +315,7 @@ func TestMalformedNotShipped(t *testing.T) {
 	f := newFixture(t, nil, func(cfg *FileMonitorConfig) { cfg.ShipMalformed = false })
 	info := f.info("c")
 	f.write("c", jsonEntry("stdout", "a\n", at(1)), "bro\xffken\n", jsonEntry("stdout", "b\n", at(2)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	var b entry.Batch
 	j := f.joiner()
 	f.m.read(j, f.m.take(0), &b, make([]byte, readBytes))
@@ -334,7 +334,7 @@ func TestMalformedCopies(t *testing.T) {
 	info := f.info("c")
 	good := jsonEntry("stdout", "a\n", at(1))
 	f.write("c", good, "bro\xffken\n")
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.work()
 	if len(f.copies.copies) != 1 {
 		t.Fatalf("%d copies", len(f.copies.copies))
@@ -357,7 +357,7 @@ func TestIgnoreOlderThan(t *testing.T) {
 	info := f.info("c")
 	f.write("c", jsonEntry("stdout", "old\n", at(0)), "old junk\n", jsonEntry("stdout", "frag", at(10)), jsonEntry("stdout", "ment\n", at(10)),
 		jsonEntry("stdout", "new\n", at(1e6)), jsonEntry("stderr", "newer\n", at(1e6+1)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	lines := f.work()
 	if got := texts(lines); !reflect.DeepEqual(got, []string{"new", "newer"}) {
 		t.Errorf("got %q", got)
@@ -370,7 +370,7 @@ func TestIgnoreOlderThan(t *testing.T) {
 	info = f.info("c")
 	info.Created = t0.Add(2 * time.Hour)
 	f.write("c", jsonEntry("stdout", "old\n", at(0)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := texts(f.work()); len(got) != 1 {
 		t.Errorf("got %q", got)
 	}
@@ -381,10 +381,10 @@ func TestReadFromEnd(t *testing.T) {
 	f := newFixture(t, nil, set)
 	info := f.info("c")
 	f.write("c", jsonEntry("stdout", "old\n", at(0)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	// One of the same age that has no log yet: what comes is new.
 	later := f.info("later")
-	f.m.addContainerLogFile(later)
+	f.m.add(later)
 	f.work()
 	f.write("c", jsonEntry("stdout", "new\n", at(1)))
 	f.write("later", jsonEntry("stdout", "first\n", at(1)))
@@ -399,7 +399,7 @@ func TestReadFromEnd(t *testing.T) {
 	f.m.logs["later"].tail.Close()
 	f.start(nil, set)
 	f.write("c", jsonEntry("stdout", "newer\n", at(2)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := texts(f.work()); !reflect.DeepEqual(got, []string{"new", "newer"}) {
 		t.Errorf("after a restart: %q", got)
 	}
@@ -410,7 +410,7 @@ func TestTruncation(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	info := f.info("c")
 	f.write("c", jsonEntry("stdout", "one\n", at(1)), jsonEntry("stderr", "two\n", at(2)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.ack(f.work())
 	if err := os.Truncate(info.LogPath, 0); err != nil {
 		t.Fatal(err)
@@ -434,7 +434,7 @@ func TestTruncation(t *testing.T) {
 	}
 	f.write("c", jsonEntry("stderr", "4\n", at(4)), jsonEntry("stdout", "5\n", at(5)))
 	f.start(nil, nil)
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := texts(f.work()); !reflect.DeepEqual(got, []string{"4", "5"}) {
 		t.Errorf("after a restart: %q", got)
 	}
@@ -446,7 +446,7 @@ func TestOffsetDoesNotFit(t *testing.T) {
 	info := f.info("c")
 	one, two := jsonEntry("stdout", "one\n", at(1)), jsonEntry("stdout", "two\n", at(2))
 	f.write("c", one, two)
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.ack(f.work())
 	f.m.logs["c"].tail.Close()
 	if err := os.Truncate(info.LogPath, int64(len(one))); err != nil {
@@ -454,7 +454,7 @@ func TestOffsetDoesNotFit(t *testing.T) {
 	}
 	f.write("c", jsonEntry("stdout", "two again, longer\n", at(2)), jsonEntry("stdout", "three\n", at(3)))
 	f.start(nil, nil)
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := texts(f.work()); !reflect.DeepEqual(got, []string{"three"}) {
 		t.Errorf("got %q", got)
 	}
@@ -470,15 +470,15 @@ func TestLabelSwitch(t *testing.T) {
 	info := f.info("c")
 	info.Name = "old"
 	f.write("c", jsonEntry("stdout", "1\n", at(1)), jsonEntry("stdout", "open", at(2)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	lines := f.work()
 	info.Name = "new"
-	f.m.addContainerLogFile(info) // renamed, not started again
+	f.m.add(info) // renamed, not started again
 	f.write("c", jsonEntry("stderr", "2\n", at(3)))
 	f.m.poll(nil)
 	lines = append(lines, f.work()...)
 	info.FinishedAt, info.StartedAt = at(10), at(20)
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.write("c", jsonEntry("stdout", "3\n", at(15)), jsonEntry("stderr", "4\n", at(25)))
 	f.m.poll(nil)
 	lines = append(lines, f.work()...)
@@ -497,7 +497,7 @@ func TestLabelSwitch(t *testing.T) {
 	}
 	f.m.logs["c"].tail.Close()
 	f.start(nil, nil) // nothing was acknowledged
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := names(f.work()); len(got) != 5 || got[0] != want[0] || got[4] != want[4] {
 		t.Errorf("sent again: %q", got)
 	}
@@ -505,7 +505,7 @@ func TestLabelSwitch(t *testing.T) {
 	f.m.logs["c"].tail.Close()
 	f.start(nil, nil)
 	info.Name = "newest"
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := names(f.work()); len(got) != 5 || got[0] != want[0] || got[4] != want[4] {
 		t.Errorf("sent again after another rename: %q", got)
 	}

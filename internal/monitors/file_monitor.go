@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -20,8 +19,10 @@ import (
 )
 
 const (
-	// MethodFileMonitor is the road of logs read from their files.
+	// MethodFileMonitor is the road of logs read from their files,
+	// MethodStreaming that of those that the Docker API streams.
 	MethodFileMonitor = "file_monitor"
+	MethodStreaming   = "streaming"
 
 	// readBytes is how much of one log is read at a time. It bounds how long
 	// the others wait, and is longer than Docker's longest entry.
@@ -70,33 +71,18 @@ type MalformedCopies interface {
 
 // FileMonitorConfig is what a FileMonitor is made of.
 type FileMonitorConfig struct {
-	Outlet    Outlet
-	Registry  Registry
-	Spans     Spans
+	LogConfig
 	Malformed MalformedCopies
-	Labels    LabelConfig
 
 	// Tick is how often a log that is being written to is read; while it is
 	// quiet a write is noticed at once.
 	Tick time.Duration
-	// BatchBytes is the size at which a batch is handed on though there is
-	// more to read.
-	BatchBytes int
-	// MaxLineBytes cuts longer lines.
-	MaxLineBytes int
 	// ShipMalformed ships what is no entry of Docker's with a label of its own;
 	// otherwise it goes to the dead letters alone.
 	ShipMalformed bool
-	// FirstStart is when this agent first ran. Logs of older containers are
-	// read from their end if FromEnd is set, and without what was older than
-	// IgnoreOlderThan (0: nothing is too old) then.
-	FirstStart      time.Time
-	FromEnd         bool
-	IgnoreOlderThan time.Duration
 	// MaxDescriptors bounds the log files held open at a time; 0: no bound.
 	MaxDescriptors int64
 
-	Logger  *slog.Logger
 	Metrics *FileMetrics
 }
 
@@ -144,9 +130,7 @@ type schedule struct {
 	exited, removed bool
 	// wd is its watch, -1 without one.
 	wd int
-	// coming becomes next when the log is read next.
-	coming *nextStart
-	names  nameNote // of the newest start that is known
+	startNames
 	// created counts the log files that were made since the log was opened, as
 	// far as notifications have told; firstSeq is tail.Seq at that time.
 	created, firstSeq int64
@@ -228,18 +212,14 @@ func (m *FileMonitor) Run(ctx context.Context) error {
 	return errors.Join(err, m.wake.close())
 }
 
-// addContainerLogFile begins to read a container's log, or goes on if it is read
-// already: a start of the container, or one more look at the list. It may be
-// called from any goroutine; of one container by one at a time.
-func (m *FileMonitor) addContainerLogFile(info ContainerLogFileInfo) {
+// add begins to read a container's log, or goes on if it is read already: a start
+// of the container, or one more look at the list. It may be called from any
+// goroutine; of one container by one at a time.
+func (m *FileMonitor) add(info ContainerLogFileInfo) {
 	m.mu.Lock()
 	if lg := m.logs[info.ID]; lg != nil {
 		lg.exited = !info.Running
-		if lg.names.started.Before(info.StartedAt) {
-			// What comes after the exit before belongs to the new start.
-			lg.names = lg.names.startedAgain(info)
-			lg.coming = lg.coming.then(&nextStart{src: m.source(info, info.Name, lg.stats), since: runSince(info), note: lg.names.String()})
-		}
+		lg.startedAgain(&m.cfg.LogConfig, &lg.containerLog, info)
 		open := lg.state == stateClosed
 		m.news(lg)
 		m.mu.Unlock()
@@ -248,35 +228,12 @@ func (m *FileMonitor) addContainerLogFile(info ContainerLogFileInfo) {
 		}
 		return
 	}
-	saved, _ := m.cfg.Registry.Lookup(info.ID)
-	names := namesOf(info, saved.Note)
-	lg := &fileLog{id: info.ID, name: names.name, path: info.LogPath, stats: &entry.Stats{}, note: names.String()}
-	lg.src = m.source(info, names.name, lg.stats)
-	lg.wd, lg.exited, lg.names = -1, !info.Running, names
-	if names.before != "" {
-		lg.coming = &nextStart{src: lg.src, since: names.since, note: lg.note}
-		lg.src, lg.note = m.source(info, names.before, lg.stats), saved.Note
-	}
-	lg.lane = lg.src.Lane
-	if info.Created.Before(m.cfg.FirstStart) && m.cfg.IgnoreOlderThan > 0 {
-		lg.ignoreBefore = m.cfg.FirstStart.Add(-m.cfg.IgnoreOlderThan).UnixNano()
-	}
-	lg.lastTime = info.Created.UnixNano()
-	lg.fromEnd = m.cfg.FromEnd && info.Created.Before(m.cfg.FirstStart)
+	lg := &fileLog{}
+	lg.containerLog, lg.startNames = m.cfg.newLog(info, MethodFileMonitor)
+	lg.wd, lg.exited, lg.lane = -1, !info.Running, lg.src.Lane
 	m.logs[info.ID] = lg
 	m.mu.Unlock()
 	m.open(lg)
-}
-
-// source makes what a container's lines are labelled with.
-func (m *FileMonitor) source(info ContainerLogFileInfo, name string, stats *entry.Stats) *entry.Source {
-	info.Name = name
-	src := &entry.Source{
-		ID: info.ID, Name: name, Method: MethodFileMonitor,
-		Lane: m.cfg.Outlet.LaneOf(name), Stats: stats,
-	}
-	src.Labels, src.Metadata = labelsOf(m.cfg.Labels, info)
-	return src
 }
 
 // containerExited says that a container runs no more: its log is read to its
@@ -495,7 +452,8 @@ func (m *FileMonitor) resume(lg *fileLog, t *tail.Log) error {
 			return err
 		}
 		id, _, offset := t.Where()
-		end := entry.Position{File: id, Offset: offset}
+		// The time is for the other road.
+		end := entry.Position{File: id, Offset: offset, Time: time.Now().UnixNano()}
 		saved.Read = [entry.NumStreams]entry.Position{end, end}
 	}
 	if plan.lost != ([entry.NumStreams]bool{}) {
@@ -506,23 +464,8 @@ func (m *FileMonitor) resume(lg *fileLog, t *tail.Log) error {
 		m.cfg.Logger.Warn("the file in which reading had stopped is gone: what was written to it afterwards is lost; larger or more log files (log-opts max-size, max-file) bridge longer outages",
 			"container", lg.name, "path", lg.path, "last_line", time.Unix(0, max(saved.Read[0].Time, saved.Read[1].Time)).UTC())
 	}
-	for s := range lg.streams {
-		pos := saved.Read[s]
-		lg.streams[s] = streamState{time: pos.Time, ordinal: pos.Ordinal, saved: pos, skip: plan.skip[s]}
-	}
-	lg.lastTime = max(lg.lastTime, plan.timeBefore(saved.Read))
-	lg.log = m.cfg.Registry.Register(lg.id, lg.note, saved.Read)
-	lg.src.Log = lg.log
+	m.cfg.resume(&lg.containerLog, saved.Read, &plan)
 	return nil
-}
-
-// startedAgain keeps the name of a new start beside the position.
-func (m *FileMonitor) startedAgain(lg *fileLog, id entry.FileID, at int64) {
-	var ends [entry.NumStreams]entry.Position
-	for s := range lg.streams {
-		ends[s] = lg.streams[s].position(id, at)
-	}
-	m.cfg.Registry.Register(lg.id, lg.note, ends)
 }
 
 // setWatch watches a log's directory, with or without writes. It is false if
@@ -877,7 +820,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
 	j := &joiner{
 		maxLine: m.cfg.MaxLineBytes, shipMalformed: m.cfg.ShipMalformed,
-		begin: m.cfg.Spans.Begin, started: m.startedAgain,
+		begin: m.cfg.Spans.Begin, started: m.cfg.startedAgain,
 	}
 	buf := make([]byte, readBytes)
 	for {
@@ -907,7 +850,8 @@ func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
 				clear(j.malformed)
 				j.malformed = j.malformed[:0]
 			}
-			m.cfg.Metrics.add(&j.counts)
+			m.cfg.Metrics.readBytes.Add(float64(j.counts.bytes))
+			m.cfg.Lines.add(MethodFileMonitor, &j.counts)
 			m.cfg.Outlet.Submit(lane, b)
 		}
 	}
@@ -927,9 +871,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	}
 	m.mu.Lock()
 	final := lg.exited // now: the room for the batch may have been long in coming
-	if lg.coming != nil {
-		lg.next, lg.coming = lg.next.then(lg.coming), nil
-	}
+	lg.hand(&lg.containerLog)
 	m.mu.Unlock()
 	if final {
 		// Its last rotation may not have been told yet.
@@ -981,8 +923,9 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 			if lg.next != nil {
 				// Nothing has been written since its latest start.
 				lg.note = lg.next.note
-				id, _, at := lg.tail.Where()
-				m.startedAgain(lg, id, at)
+				var at int64
+				lg.file, _, at = lg.tail.Where()
+				m.cfg.startedAgain(&lg.containerLog, at)
 			}
 			// With mu held: a start that comes now registers the log anew.
 			m.cfg.Registry.Unregister(lg.log)
@@ -1025,7 +968,7 @@ func (m *FileMonitor) Health() FileHealth {
 	m.mu.Lock()
 	h := FileHealth{
 		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed),
-		GapAt: m.gapAt, MalformedAt: m.cfg.Metrics.malformedAt(),
+		GapAt: m.gapAt, MalformedAt: m.cfg.Lines.malformedAt(),
 	}
 	tails := make([]*tail.Log, 0, len(m.logs))
 	for _, lg := range m.logs {

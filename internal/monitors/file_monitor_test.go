@@ -70,7 +70,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		defer stop()
 
 		// Added before its file is there.
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		synctest.Wait()
 		f.wantMetric("files_monitored", 1)
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
@@ -156,7 +156,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 
 		// And started again.
 		info.StartedAt, info.FinishedAt = at(20), at(10)
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		f.write("c", jsonEntry("stdout", "9\n", at(21)))
 		time.Sleep(pollInterval)
 		synctest.Wait()
@@ -172,7 +172,7 @@ func TestFileMonitorRemoval(t *testing.T) {
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
 		stop := f.run()
 		defer stop()
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		synctest.Wait()
 		f.ack(f.outlet.take())
 		// The last lines come, and then everything goes.
@@ -211,7 +211,7 @@ func TestFileMonitorLastRotation(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	info := f.info("c")
 	f.write("c", jsonEntry("stdout", "1\n", at(1)), jsonEntry("stdout", "a", at(2)))
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.work()
 	if err := os.Rename(info.LogPath, info.LogPath+".1"); err != nil {
 		t.Fatal(err)
@@ -234,13 +234,13 @@ func TestFileMonitorHalfLineAtExit(t *testing.T) {
 	info := f.info("c")
 	e := jsonEntry("stdout", "1\n", at(1))
 	f.write("c", e[:20])
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.m.containerExited("c")
 	if got := f.work(); len(got) != 0 || len(f.m.logs) != 0 {
 		t.Errorf("%d lines, %d logs", len(got), len(f.m.logs))
 	}
 	f.write("c", e[20:])
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	if got := texts(f.work()); !reflect.DeepEqual(got, []string{"1"}) {
 		t.Errorf("got %q", got)
 	}
@@ -255,20 +255,20 @@ func TestFileMonitorExitMeetsStart(t *testing.T) {
 	f.write("c", jsonEntry("stdout", "1\n", at(1)))
 	reg := &unregisterHook{Store: f.store}
 	f.m.cfg.Registry = reg
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.ack(f.work())
 	f.m.containerExited("c")
 	started := false
 	reg.hook = func() {
 		if f.m.mu.TryLock() { // a start need not wait for the reader: it comes now
 			f.m.mu.Unlock()
-			f.m.addContainerLogFile(info)
+			f.m.add(info)
 			started = true
 		}
 	}
 	f.work()
 	if !started {
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 	}
 	f.write("c", jsonEntry("stdout", "2\n", at(2)))
 	lines := f.work()
@@ -304,8 +304,8 @@ func TestFileMonitorHeld(t *testing.T) {
 		f.write(f.info("b").ID, jsonEntry("stdout", "b1\n", at(1)))
 		stop := f.run()
 		defer stop()
-		f.m.addContainerLogFile(f.info("a"))
-		f.m.addContainerLogFile(f.info("b"))
+		f.m.add(f.info("a"))
+		f.m.add(f.info("b"))
 		synctest.Wait()
 		f.outlet.take()
 		f.m.mu.Lock()
@@ -353,7 +353,7 @@ func TestFileMonitorCannotOpen(t *testing.T) {
 		}
 		stop := f.run()
 		defer stop()
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		synctest.Wait()
 		if h := f.m.Health(); h.Failed != 1 || h.FailedBy == nil || !strings.Contains(h.FailedBy.Error(), info.LogPath) {
 			t.Errorf("%+v", h)
@@ -384,7 +384,7 @@ func TestFileMonitorDescriptors(t *testing.T) {
 		for i := range 5 {
 			info := f.info(fmt.Sprintf("c%d", i))
 			f.write(info.ID, jsonEntry("stdout", info.ID+"\n", at(1)))
-			f.m.addContainerLogFile(info)
+			f.m.add(info)
 		}
 		synctest.Wait()
 		f.want("c0", "c1", "c2")
@@ -414,7 +414,7 @@ func TestFileMonitorWatchFails(t *testing.T) {
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
 		stop := f.run()
 		defer stop()
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		synctest.Wait()
 		time.Sleep(time.Second)
 		f.write("c", jsonEntry("stdout", "2\n", at(2)))
@@ -429,7 +429,7 @@ func TestFileMonitorWatchFails(t *testing.T) {
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
 		stop := f.run()
 		defer stop()
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		time.Sleep(2 * pollInterval)
 		synctest.Wait()
 		f.want("1")
@@ -446,8 +446,8 @@ func TestFileMonitorFairness(t *testing.T) {
 	long := jsonEntry("stdout", strings.Repeat("x", 1000)+"\n", at(1))
 	f.write("noisy", strings.Repeat(long, 2000)) // 2 MB
 	f.write("quiet", jsonEntry("stdout", "here\n", at(1)))
-	f.m.addContainerLogFile(noisy)
-	f.m.addContainerLogFile(quiet)
+	f.m.add(noisy)
+	f.m.add(quiet)
 	lines := f.work()
 	i := slices.Index(texts(lines), "here")
 	if len(lines) != 2001 || i < 0 || i > 300 {
@@ -485,7 +485,7 @@ func TestFileMonitorInotify(t *testing.T) {
 	stop := f.run()
 	defer stop()
 	info := f.info("c")
-	f.m.addContainerLogFile(info)
+	f.m.add(info)
 	f.write("c", jsonEntry("stdout", "1\n", at(1)))
 	f.until(1)
 	for i := range 20 {
@@ -609,7 +609,7 @@ func TestFileMonitorThousandLogs(t *testing.T) {
 		for i := from; i < to; i++ {
 			info := f.info(fmt.Sprintf("c%d", i))
 			f.write(info.ID, jsonEntry("stdout", info.ID+"\n", at(1)))
-			f.m.addContainerLogFile(info)
+			f.m.add(info)
 		}
 	}
 	add(0, 1)
@@ -663,7 +663,7 @@ func TestFileMonitorFullSpeed(t *testing.T) {
 	for _, k := range kinds {
 		info := f.info(k.name)
 		w := dockertest.New(t, info.LogPath, k.maxFiles, k.compress, k.unlink)
-		f.m.addContainerLogFile(info)
+		f.m.add(info)
 		go func() {
 			defer finished.Add(1)
 			defer w.Close()

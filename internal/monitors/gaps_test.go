@@ -43,7 +43,7 @@ func TestFileGaps(t *testing.T) {
 				w.Write([]byte(jsonEntry("stdout", fmt.Sprint(line, "\n"), at(line))))
 			}
 			write()
-			f.m.addContainerLogFile(info)
+			f.m.add(info)
 			f.work()
 			for range 2 { // the second round shows that the first has been settled
 				for range c.rotations {
@@ -77,7 +77,7 @@ func TestFileGapsAtTheStart(t *testing.T) {
 	defer func() { _ = n.close() }()
 	f := newFixture(t, n, nil)
 	info := f.info("c")
-	f.m.addContainerLogFile(info) // created, not started
+	f.m.add(info) // created, not started
 	w := dockertest.New(t, info.LogPath, 3, false, false)
 	defer w.Close()
 	for i := range 8 {

@@ -7,75 +7,92 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// FileMetrics are the counters of the file road. None has a label that grows
-// with the number of containers.
+// LineMetrics are the counters of what the lines of both roads come to. None has
+// a label that grows with the number of containers.
+type LineMetrics struct {
+	read                                          *prometheus.CounterVec
+	parseErrors, nuls, cutLines, skipped, ignored prometheus.Counter
+	malformedNs                                   atomic.Int64
+}
+
+// NewLineMetrics registers the counters.
+func NewLineMetrics(reg prometheus.Registerer) *LineMetrics {
+	counter := counters(reg)
+	m := &LineMetrics{
+		read: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "log_capturer_lines_read_total",
+			Help: "Lines read and handed on. Read = delivered + dead-lettered + on their way.",
+		}, []string{"method"}),
+		parseErrors: counter("parse_errors_total", "Lines in log files that are no entries of Docker's json-file driver."),
+		nuls:        counter("nul_bytes_total", "NUL bytes left out: holes from truncation or power loss."),
+		cutLines:    counter("lines_cut_total", "Lines longer than max_line_bytes, shipped in pieces."),
+		skipped:     counter("lines_already_delivered_total", "Entries passed over after a restart because they had been delivered."),
+		ignored:     counter("lines_ignored_total", "Entries passed over because they were older than ignore_older_than at the first start."),
+	}
+	reg.MustRegister(m.read)
+	for _, method := range []string{MethodFileMonitor, MethodStreaming} {
+		m.read.WithLabelValues(method)
+	}
+	return m
+}
+
+// counters gives what registers a counter.
+func counters(reg prometheus.Registerer) func(name, help string) prometheus.Counter {
+	return func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "log_capturer_" + name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+}
+
+// add adds what visits of one road have counted and sets it to zero.
+func (m *LineMetrics) add(method string, c *visitCounts) {
+	m.read.WithLabelValues(method).Add(float64(c.lines))
+	if c.parseErrors|c.nuls|c.cutLines|c.skipped|c.ignored != 0 {
+		if c.parseErrors > 0 {
+			m.malformedNs.Store(time.Now().UnixNano())
+		}
+		m.parseErrors.Add(float64(c.parseErrors))
+		m.nuls.Add(float64(c.nuls))
+		m.cutLines.Add(float64(c.cutLines))
+		m.skipped.Add(float64(c.skipped))
+		m.ignored.Add(float64(c.ignored))
+	}
+	*c = visitCounts{}
+}
+
+// malformedAt is when a line that is no entry was last read; zero if never.
+func (m *LineMetrics) malformedAt() time.Time {
+	ns := m.malformedNs.Load()
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// FileMetrics are the counters of the file road.
 type FileMetrics struct {
 	events, rotations, missed, gaps    prometheus.Counter
-	parseErrors, nuls, cutLines        prometheus.Counter
-	skipped, ignored, truncations      prometheus.Counter
+	truncations, resumesByTime         prometheus.Counter
 	readErrors, watchErrors, readBytes prometheus.Counter
-	resumesByTime                      prometheus.Counter
-	linesRead                          prometheus.Counter
-	malformedNs                        atomic.Int64
 	reg                                prometheus.Registerer
 }
 
 // NewFileMetrics registers the counters.
 func NewFileMetrics(reg prometheus.Registerer) *FileMetrics {
-	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "log_capturer_" + name, Help: help})
-		reg.MustRegister(c)
-		return c
-	}
-	read := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "log_capturer_lines_read_total",
-		Help: "Lines read and handed on. Read = delivered + dead-lettered + on their way.",
-	}, []string{"method"})
-	reg.MustRegister(read)
+	counter := counters(reg)
 	return &FileMetrics{
 		reg:           reg,
-		linesRead:     read.WithLabelValues(MethodFileMonitor),
 		events:        counter("file_events_total", "Notifications of inotify that were handled."),
 		rotations:     counter("file_rotation_total", "Files that rotation made and that were taken hold of."),
 		missed:        counter("file_events_missed_total", "Changes of a log that no notification had told, found by the poll."),
 		gaps:          counter("file_gaps_total", "Log files that were unlinked unread."),
-		parseErrors:   counter("parse_errors_total", "Lines in log files that are no entries of Docker's json-file driver."),
-		nuls:          counter("nul_bytes_total", "NUL bytes left out: holes from truncation or power loss."),
-		cutLines:      counter("lines_cut_total", "Lines longer than max_line_bytes, shipped in pieces."),
-		skipped:       counter("lines_already_delivered_total", "Entries passed over after a restart because they had been delivered."),
-		ignored:       counter("lines_ignored_total", "Entries passed over because they were older than ignore_older_than at the first start."),
 		truncations:   counter("file_truncations_total", "Log files that somebody else truncated."),
 		readErrors:    counter("file_read_errors_total", "Failures to open, list or read log files."),
 		watchErrors:   counter("file_watch_errors_total", "Directories that could not be watched."),
 		readBytes:     counter("file_read_bytes_total", "Bytes of log files read."),
 		resumesByTime: counter("resumes_by_time_total", "Logs in which the saved offset did not fit, resumed by the times of their entries."),
 	}
-}
-
-// add adds what visits have counted and sets it to zero.
-func (f *FileMetrics) add(c *visitCounts) {
-	f.linesRead.Add(float64(c.lines))
-	f.readBytes.Add(float64(c.bytes))
-	if c.parseErrors|c.nuls|c.cutLines|c.skipped|c.ignored != 0 {
-		if c.parseErrors > 0 {
-			f.malformedNs.Store(time.Now().UnixNano())
-		}
-		f.parseErrors.Add(float64(c.parseErrors))
-		f.nuls.Add(float64(c.nuls))
-		f.cutLines.Add(float64(c.cutLines))
-		f.skipped.Add(float64(c.skipped))
-		f.ignored.Add(float64(c.ignored))
-	}
-	*c = visitCounts{}
-}
-
-// malformedAt is when a line that is no entry was last read; zero if never.
-func (f *FileMetrics) malformedAt() time.Time {
-	ns := f.malformedNs.Load()
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns)
 }
 
 // observe registers the gauges that the monitor itself answers.

@@ -123,7 +123,7 @@ func newModel(rt *rapid.T) *model {
 		rapid.Bool().Draw(rt, "compress"), rapid.Bool().Draw(rt, "unlink"))
 	m.startedAt = m.clock
 	m.startAgent()
-	m.fm.addContainerLogFile(m.info())
+	m.fm.add(m.info())
 	return m
 }
 
@@ -163,12 +163,15 @@ func (m *model) startAgent() {
 		m.rt.Fatal(err)
 	}
 	m.wake = newFakeWake()
+	reg := prometheus.NewRegistry()
 	m.fm = newFileMonitor(FileMonitorConfig{
-		Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, Malformed: &fakeCopies{},
-		Tick: time.Second, BatchBytes: 1 << 20, MaxLineBytes: 1 << 20, ShipMalformed: true,
-		FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Metrics: NewFileMetrics(prometheus.NewRegistry()),
+		LogConfig: LogConfig{
+			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, BatchBytes: 1 << 20, MaxLineBytes: 1 << 20,
+			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(reg),
+		},
+		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(reg),
 	}, m.wake)
-	m.j = &joiner{maxLine: 1 << 20, shipMalformed: true, begin: m.store.Begin, started: m.fm.startedAgain}
+	m.j = &joiner{maxLine: 1 << 20, shipMalformed: true, begin: m.store.Begin, started: m.fm.cfg.startedAgain}
 }
 
 func (m *model) stopAgent() {
@@ -342,7 +345,7 @@ func (m *model) start() {
 	m.clock += 5
 	m.startedAt = m.clock
 	m.w.Start()
-	m.news = append(m.news, func() { m.fm.addContainerLogFile(m.info()) })
+	m.news = append(m.news, func() { m.fm.add(m.info()) })
 	if m.renamed && lg != nil {
 		m.tell() // the first lines of a start that is not known bear the name before
 	}
@@ -378,7 +381,7 @@ func (m *model) kernel() {
 	case 2:
 		m.fm.tick(nil)
 	case 3:
-		m.fm.addContainerLogFile(m.info()) // one more look at the list
+		m.fm.add(m.info()) // one more look at the list
 	}
 }
 
@@ -545,7 +548,7 @@ func (m *model) restart() {
 		m.loseIdentity(saved)
 	}
 	m.startAgent()
-	m.fm.addContainerLogFile(m.info())
+	m.fm.add(m.info())
 }
 
 // find gives the positions in a directory, and how many rotations leave the

@@ -116,8 +116,11 @@ func runWay(b *testing.B, url, dataDir string, infos []ContainerLogFileInfo, lin
 	acked := &countingAcks{Store: store, left: int64(lines), done: make(chan struct{})}
 	d := dispatch.New(dispatch.Config{Lanes: 2, Sink: sink, Acks: acked, DeadLetters: noDeadLetters{}, Logger: log, Registerer: reg})
 	m := NewFileMonitor(FileMonitorConfig{
-		Outlet: d, Registry: store, Spans: acked, Tick: 100 * time.Millisecond, BatchBytes: 1 << 20,
-		MaxLineBytes: 256 << 10, ShipMalformed: true, FirstStart: store.FirstStart(), Logger: log, Metrics: NewFileMetrics(reg),
+		LogConfig: LogConfig{
+			Outlet: d, Registry: store, Spans: acked, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10,
+			FirstStart: store.FirstStart(), Logger: log, Lines: NewLineMetrics(reg),
+		},
+		Tick: 100 * time.Millisecond, ShipMalformed: true, Metrics: NewFileMetrics(reg),
 	})
 	ctx, cancel := context.WithCancel(b.Context())
 	var g errgroup.Group
@@ -125,7 +128,7 @@ func runWay(b *testing.B, url, dataDir string, infos []ContainerLogFileInfo, lin
 	g.Go(func() error { return m.Run(ctx) })
 	g.Go(func() error { return store.Run(ctx) })
 	for _, info := range infos {
-		m.addContainerLogFile(info)
+		m.add(info)
 	}
 	<-acked.done
 	cancel()
