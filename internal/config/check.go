@@ -13,6 +13,7 @@ func (d *decoder) check() {
 	if slices.ContainsFunc(d.errs, func(e Error) bool { return e.Key == "" }) {
 		return // not even a file of sections
 	}
+	d.checkRoads()
 	d.checkSinks()
 	d.checkAuth()
 	d.checkTLS()
@@ -22,6 +23,17 @@ func (d *decoder) check() {
 // conflict reports key, where it stands in the file.
 func (d *decoder) conflict(key, problem, allowed string) {
 	d.fail(d.line(key), key, problem, allowed)
+}
+
+// checkRoads: with neither files nor streams nothing is captured. That is a
+// setting of its own, and who sets it knows what it does.
+func (d *decoder) checkRoads() {
+	c := &d.cfg.Monitors.Container
+	if c.Enabled && !c.FileBasedMonitoring.Enabled && !c.Streaming.Enabled && !d.failed("monitors.container.enabled") {
+		d.conflict("monitors.container.file_based_monitoring.enabled",
+			"is false and so is monitors.container.streaming.enabled: no container would be captured",
+			"one of the two true; to capture no containers, set monitors.container.enabled: false")
+	}
 }
 
 func (d *decoder) checkSinks() {

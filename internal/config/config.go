@@ -68,16 +68,53 @@ const (
 // Container is how containers' logs are read.
 type Container struct {
 	Enabled             bool
+	Include             []ContainerRule // empty: all
+	Exclude             []ContainerRule // wins over Include
 	FileBasedMonitoring FileBasedMonitoring
+	Streaming           Streaming
 	ReadFrom            string        // FromBeginning or FromEnd
 	IgnoreOlderThan     time.Duration // 0: off
 	MaxLineBytes        int
 	ContainerLabels     []ContainerLabel
 }
 
-// FileBasedMonitoring says which containers are read from files.
+// The values of ContainerRule.Field.
+const (
+	RuleName     = "name"
+	RuleImage    = "image"
+	RuleLabel    = "label"
+	RuleLabelled = "labelled"
+)
+
+// ContainerRule is one rule of Include or Exclude. It fits a container whose
+// name (without Docker's slash), image reference (as given at the container's
+// creation) or label value is Pattern as a whole.
+type ContainerRule struct {
+	// Field is what the rule looks at: RuleName, RuleImage or RuleLabel; or
+	// RuleLabelled, in Include only, for containers with the label
+	// log_capturer.enable=true.
+	Field string
+	// Label is the label's key, taken literally; empty unless Field is
+	// RuleLabel.
+	Label string
+	// Pattern is a glob: * is any run of characters, also / and none, ? is one
+	// character, all else is literal. It is empty for RuleLabelled, and for a
+	// RuleLabel that only wants the label to be there, whatever its value.
+	Pattern string
+}
+
+// FileBasedMonitoring says which containers are read from files. Enabled and
+// Streaming.Enabled are never both false unless Container.Enabled is.
 type FileBasedMonitoring struct {
-	LogDrivers []string // at least one
+	Enabled             bool     // false: everything is streamed
+	LogDrivers          []string // at least one
+	FallbackToStreaming bool     // what cannot be read from a file is streamed
+}
+
+// Streaming is how containers are followed through Docker's API.
+type Streaming struct {
+	Enabled    bool
+	MaxStreams int // connections at a time; the containers above it take turns
 }
 
 // ContainerLabel is a label of a container that becomes a label of its lines.

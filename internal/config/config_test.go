@@ -55,7 +55,8 @@ func TestDefaultsAreRight(t *testing.T) {
 		ShutdownGrace: 5 * time.Second,
 		Monitors: Monitors{Container{
 			Enabled:             true,
-			FileBasedMonitoring: FileBasedMonitoring{LogDrivers: []string{"json-file"}},
+			FileBasedMonitoring: FileBasedMonitoring{Enabled: true, LogDrivers: []string{"json-file"}, FallbackToStreaming: true},
+			Streaming:           Streaming{Enabled: true, MaxStreams: 50},
 			ReadFrom:            "beginning",
 			IgnoreOlderThan:     168 * time.Hour,
 			MaxLineBytes:        256 << 10,
@@ -90,6 +91,14 @@ func TestEveryKeyTakesEffect(t *testing.T) {
 		"docker.host":                {"unix:///d.sock", func(c *c) any { return c.Docker.Host }, "unix:///d.sock"},
 		"docker.containers_dir":      {"/c", func(c *c) any { return c.Docker.ContainersDir }, "/c"},
 		"monitors.container.enabled": {"false", func(c *c) any { return c.Monitors.Container.Enabled }, false},
+		"monitors.container.include": {"[labelled, 'name=web-?', image=*/app:1.*]", func(c *c) any { return c.Monitors.Container.Include },
+			[]ContainerRule{{"labelled", "", ""}, {"name", "", "web-?"}, {"image", "", "*/app:1.*"}}},
+		"monitors.container.exclude": {"[label=a.b, label=c=d=*]", func(c *c) any { return c.Monitors.Container.Exclude },
+			[]ContainerRule{{"label", "a.b", ""}, {"label", "c", "d=*"}}},
+		"monitors.container.file_based_monitoring.enabled":               {"false", func(c *c) any { return c.Monitors.Container.FileBasedMonitoring.Enabled }, false},
+		"monitors.container.file_based_monitoring.fallback_to_streaming": {"false", func(c *c) any { return c.Monitors.Container.FileBasedMonitoring.FallbackToStreaming }, false},
+		"monitors.container.streaming.enabled":                           {"false", func(c *c) any { return c.Monitors.Container.Streaming.Enabled }, false},
+		"monitors.container.streaming.max_streams":                       {"1", func(c *c) any { return c.Monitors.Container.Streaming.MaxStreams }, 1},
 		// The only value there is. That it goes through is seen by a list that is empty before.
 		"monitors.container.file_based_monitoring.log_drivers": {"['json-file']", func(c *c) any { return c.Monitors.Container.FileBasedMonitoring.LogDrivers }, []string{"json-file"}},
 		"monitors.container.read_from":                         {"end", func(c *c) any { return c.Monitors.Container.ReadFrom }, "end"},
@@ -203,6 +212,8 @@ func TestSchema(t *testing.T) {
 // TestErrors has, for each way to be wrong, the exact lines.
 func TestErrors(t *testing.T) {
 	const labels = "letters, digits and _, not first a digit or __, and none of job, host, container_name, image, compose_project, compose_service, stream, malformed"
+	const exclude = "name=GLOB, image=GLOB, label=KEY or label=KEY=GLOB (* is any text, ? one character)"
+	const include = exclude + ", or labelled"
 	for _, c := range []struct {
 		name, file string
 		want       []string
@@ -270,13 +281,57 @@ func TestErrors(t *testing.T) {
 			"f:16: sinks.loki.host: unknown key; allowed here: url, tenant_id, basic_auth, bearer_token_file, tls, headers, labels, structured_metadata, ship_malformed, batch_wait, batch_bytes, timeout",
 			"f:17: <<: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
 		}},
-		{"keys of other releases", sink + "spool: {max_bytes: 1GiB}\nmonitors:\n  container:\n    file_based_monitoring:\n      enabled: false\n      fallback_to_streaming: true\n    streaming: {max_streams: 50}\n    include: []\n    exclude: []\n", []string{
+		{"keys of other releases", sink + "spool: {max_bytes: 1GiB}\nmonitors:\n  container:\n    include_labels: []\n    file_based_monitoring: {poll: 2s}\n    streaming: {max_stream: 1}\n", []string{
 			"f:2: spool: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
-			"f:6: monitors.container.file_based_monitoring.enabled: unknown key; allowed here: log_drivers",
-			"f:7: monitors.container.file_based_monitoring.fallback_to_streaming: unknown key; allowed here: log_drivers",
-			"f:8: monitors.container.streaming: unknown key; allowed here: enabled, file_based_monitoring, read_from, ignore_older_than, max_line_bytes, container_labels",
-			"f:9: monitors.container.include: unknown key; allowed here: enabled, file_based_monitoring, read_from, ignore_older_than, max_line_bytes, container_labels",
-			"f:10: monitors.container.exclude: unknown key; allowed here: enabled, file_based_monitoring, read_from, ignore_older_than, max_line_bytes, container_labels",
+			"f:5: monitors.container.include_labels: unknown key; allowed here: enabled, include, exclude, file_based_monitoring, streaming, read_from, ignore_older_than, max_line_bytes, container_labels",
+			"f:6: monitors.container.file_based_monitoring.poll: unknown key; allowed here: enabled, log_drivers, fallback_to_streaming",
+			"f:7: monitors.container.streaming.max_stream: unknown key, did you mean max_streams?; allowed here: enabled, max_streams",
+		}},
+		{"neither files nor streams", sink + "monitors:\n  container:\n    streaming: {enabled: false}\n    file_based_monitoring:\n      enabled: false\n      fallback_to_streaming: true\n", []string{
+			"f:6: monitors.container.file_based_monitoring.enabled: is false and so is monitors.container.streaming.enabled: no container would be captured; one of the two true; to capture no containers, set monitors.container.enabled: false",
+		}},
+		{"neither files nor streams, and perhaps no containers", sink + "monitors:\n  container:\n    enabled: 'false'\n    streaming: {enabled: false}\n    file_based_monitoring: {enabled: false}\n", []string{
+			"f:4: monitors.container.enabled: is text in quotes; true or false",
+		}},
+		{"streams", sink + "monitors:\n  container:\n    streaming: {enabled: 1, max_streams: 0}\n    file_based_monitoring: {enabled: x, fallback_to_streaming: [true]}\n", []string{
+			"f:4: monitors.container.streaming.enabled: \"1\" is not true or false; true or false",
+			"f:4: monitors.container.streaming.max_streams: \"0\" is too small; a whole number from 1 to 1000",
+			"f:5: monitors.container.file_based_monitoring.enabled: \"x\" is not true or false; true or false",
+			"f:5: monitors.container.file_based_monitoring.fallback_to_streaming: is a list; true or false",
+		}},
+		{"include", sink + "monitors:\n  container:\n    include:\n    - Name=a\n    - name=\n    - image\n    - label==x\n    - label=a=\n    - label=a.*\n    - ''\n    - labeled\n    - labelled=true\n    - [labelled]\n    - name: a\n    - name=/a\n    - true\n    -\n    - name=a\n    - 'name=a'\n    - \"label=a\\n\"\n    - image=${BAD} x\n    - name=$a\n", []string{
+			"f:5: monitors.container.include[0]: \"Name=a\" is no rule of a kind that is known; " + include,
+			"f:6: monitors.container.include[1]: \"name=\" has no pattern after the =; " + include,
+			"f:7: monitors.container.include[2]: \"image\" has no pattern after the =; " + include,
+			"f:8: monitors.container.include[3]: \"label==x\" has no label key; " + include,
+			"f:9: monitors.container.include[4]: \"label=a=\" has no pattern after the last =; " + include,
+			"f:10: monitors.container.include[5]: \"label=a.*\" has a space, * or ? in the label key, which is taken as it is; " + include,
+			"f:11: monitors.container.include[6]: \"\" is empty; " + include,
+			"f:12: monitors.container.include[7]: \"labeled\" is no rule of a kind that is known; " + include,
+			"f:13: monitors.container.include[8]: \"labelled=true\" is no rule of a kind that is known; " + include,
+			"f:14: monitors.container.include[9]: is a list; " + include,
+			"f:15: monitors.container.include[10]: is a section with keys of its own; " + include,
+			"f:16: monitors.container.include[11]: \"name=/a\" has a character that no container's name has; " + include,
+			"f:17: monitors.container.include[12]: \"true\" is no rule of a kind that is known; " + include,
+			"f:18: monitors.container.include[13]: has no value; " + include,
+			"f:20: monitors.container.include[15]: is in the list twice; each item once",
+			"f:21: monitors.container.include[16]: \"label=a\\n\" has a control character or a line end; " + include,
+			"f:22: monitors.container.include[17]: the value has a character that no image reference has; " + include,
+			"f:23: monitors.container.include[18]: has a $ that begins no ${VAR}; ${VAR}, ${VAR:-default}, or $$ for a dollar",
+		}},
+		{"exclude", sink + "monitors:\n  container:\n    exclude:\n    - labelled\n    - image=a|b\n    - label\n    - label=a =b\n", []string{
+			"f:5: monitors.container.exclude[0]: \"labelled\" is a rule for include only; " + exclude,
+			"f:6: monitors.container.exclude[1]: \"image=a|b\" has a character that no image reference has; " + exclude,
+			"f:7: monitors.container.exclude[2]: \"label\" has no label key; " + exclude,
+			"f:8: monitors.container.exclude[3]: \"label=a =b\" has a space, * or ? in the label key, which is taken as it is; " + exclude,
+		}},
+		{"include, exclude without a list", sink + "monitors:\n  container:\n    include: labelled,name=a\n    exclude: labelled\n", []string{
+			"f:4: monitors.container.include: \"labelled,name=a\" is no rule of a kind that is known; " + include,
+			"f:5: monitors.container.exclude: \"labelled\" is a rule for include only; " + exclude,
+		}},
+		{"include, exclude of wrong types", sink + "monitors:\n  container:\n    include:\n    exclude: {name: a}\n", []string{
+			"f:4: monitors.container.include: has no value; a list; each item: " + include,
+			"f:5: monitors.container.exclude: is a section with keys of its own; a list; each item: " + exclude,
 		}},
 		{"twice", "host: a\nserver: {port: 1}\nhost: b\n" + sink + "server: {}\n", []string{
 			"f:3: host: is written twice, first in line 1; each key once",
@@ -424,6 +479,10 @@ func TestValues(t *testing.T) {
 				"0x400": "is not a size", "''": "is not a size", "2 0 KiB": "is not a size",
 			},
 			func(c *Config) any { return c.Monitors.Container.MaxLineBytes }},
+		{"monitors.container.streaming.max_streams",
+			map[string]any{"1": 1, "1000": 1000, "${NONE:-7}": 7},
+			map[string]string{"0": "is too small", "1001": "is too large", "'5'": "is text in quotes", "unlimited": "is not a whole number"},
+			func(c *Config) any { return c.Monitors.Container.Streaming.MaxStreams }},
 		{"monitors.container.ignore_older_than",
 			map[string]any{"0": time.Duration(0), "0s": time.Duration(0), "1m": time.Minute, "1h30m": 90 * time.Minute},
 			map[string]string{"59s": "is too short", "7d": "is not a time span", "10000000h": "is not a time span", "1000000h": "is too long", "168": "has no unit"},
@@ -514,6 +573,87 @@ func TestValues(t *testing.T) {
 				t.Errorf("%s: %.80s: the field became %v", c.path, v, got)
 			}
 		}
+	}
+}
+
+// TestContainerRules has the ways to write rules. Those that are wrong are in
+// TestErrors.
+func TestContainerRules(t *testing.T) {
+	for in, want := range map[string][]ContainerRule{
+		"[]":                      nil,
+		"labelled":                {{Field: RuleLabelled}},
+		"'labelled'":              {{Field: RuleLabelled}},
+		"[labelled]":              {{Field: RuleLabelled}},
+		"name=*":                  {{Field: RuleName, Pattern: "*"}},
+		"name=${NONE:-a}-${PORT}": {{Field: RuleName, Pattern: "a-9000"}},
+		"[name=a, name=b]":        {{Field: RuleName, Pattern: "a"}, {Field: RuleName, Pattern: "b"}},
+		"image=registry.example.com:5000/team/app:1.2@sha256:0f": {{Field: RuleImage, Pattern: "registry.example.com:5000/team/app:1.2@sha256:0f"}},
+		"'image=[::1]:5000/?'": {{Field: RuleImage, Pattern: "[::1]:5000/?"}},
+		"label=a":              {{Field: RuleLabel, Label: "a"}},
+		"label=a=*":            {{Field: RuleLabel, Label: "a", Pattern: "*"}},
+		"label=a= b = ? é ":    {{Field: RuleLabel, Label: "a", Pattern: " b = ? é"}}, // YAML trims the end
+		"label=labelled":       {{Field: RuleLabel, Label: "labelled"}},
+	} {
+		d := newDecoder("f", testEnv)
+		d.document([]byte("monitors:\n  container:\n    include: " + in + "\n"))
+		if got := d.cfg.Monitors.Container.Include; len(d.errs) > 0 || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v; want %+v", in, got, d.errs, want)
+		}
+	}
+}
+
+// ruleText is the rule as it is written.
+func ruleText(r ContainerRule) string {
+	switch {
+	case r.Field == RuleLabelled:
+		return r.Field
+	case r.Field != RuleLabel:
+		return r.Field + "=" + r.Pattern
+	case r.Pattern == "":
+		return r.Field + "=" + r.Label
+	}
+	return r.Field + "=" + r.Label + "=" + r.Pattern
+}
+
+// FuzzContainerRule: a rule that is taken says all that was written, and means
+// something.
+func FuzzContainerRule(f *testing.F) {
+	for _, s := range []string{"labelled", "name=a*", "image=a/b:?", "label=a", "label=a=b=c", "label==", "name", "", "=", "label=a="} {
+		f.Add(s)
+	}
+	include, exclude := containerRule(true), containerRule(false)
+	f.Fuzz(func(t *testing.T, s string) {
+		r, problem := include.parse(s)
+		if other, p := exclude.parse(s); s != RuleLabelled && (other != r || p != problem) || s == RuleLabelled && p == "" {
+			t.Errorf("%q: in include %+v %s, in exclude %+v %s", s, r, problem, other, p)
+		}
+		if problem != "" {
+			if r != (ContainerRule{}) {
+				t.Errorf("%q: %s, and yet %+v", s, problem, r)
+			}
+			return
+		}
+		checkRule(t, r)
+		if got := ruleText(r); got != s {
+			t.Errorf("%q: got %+v, which is %q", s, r, got)
+		}
+	})
+}
+
+// checkRule checks what a component relies on.
+func checkRule(t *testing.T, r ContainerRule) {
+	t.Helper()
+	ok := false
+	switch r.Field {
+	case RuleName, RuleImage:
+		ok = r.Label == "" && r.Pattern != ""
+	case RuleLabel:
+		ok = r.Label != ""
+	case RuleLabelled:
+		ok = r.Label == "" && r.Pattern == ""
+	}
+	if !ok {
+		t.Errorf("rule %+v", r)
 	}
 }
 
@@ -654,9 +794,16 @@ func TestReference(t *testing.T) {
 			t.Errorf("%s is not in the reference", k.path)
 		}
 	}
+	borders := 0 // of the table, as its first line has them
 	for line := range strings.Lines(want) {
-		if n := strings.Count(line, "|") - strings.Count(line, `\|`); strings.HasPrefix(line, "|") && n != 6 {
-			t.Errorf("%d borders: %s", n, line)
+		n := strings.Count(line, "|") - strings.Count(line, `\|`)
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			borders = 0
+		case borders == 0:
+			borders = n
+		case n != borders:
+			t.Errorf("%d borders, not %d: %s", n, borders, line)
 		}
 	}
 	// The files and error lines that it shows are true.
@@ -670,6 +817,36 @@ func TestReference(t *testing.T) {
 	shown, _, _ = strings.Cut(shown, ", ...\n```")
 	if !strings.HasPrefix(fmt.Sprint(err), shown) {
 		t.Errorf("shown\n%s\ngot\n%v", shown, err)
+	}
+}
+
+// TestReferenceOfRoads: the truth table of the reference has each setting of its
+// three switches once, and refuses what is refused. What it says of files and
+// streams is the monitors' to keep.
+func TestReferenceOfRoads(t *testing.T) {
+	rows := regexp.MustCompile(`(?m)^\| (true|false) \| (true|false|either) \| (true|false|either) \| (.*) \|$`).FindAllStringSubmatch(Reference(), -1)
+	for i := range 8 {
+		on := func(bit int) string { return strconv.FormatBool(i&bit != 0) }
+		files, fallback, streams := on(4), on(2), on(1)
+		var said []string
+		for _, r := range rows {
+			if r[1] == files && (r[2] == fallback || r[2] == "either") && (r[3] == streams || r[3] == "either") {
+				said = append(said, r[4])
+			}
+		}
+		if len(said) != 1 {
+			t.Errorf("%s, %s, %s: %d rows", files, fallback, streams, len(said))
+			continue
+		}
+		file := fmt.Sprintf("monitors: {container: {file_based_monitoring: {enabled: %s, fallback_to_streaming: %s}, streaming: {enabled: %s}}}\n", files, fallback, streams)
+		_, err := parse("x", []byte(sink+file), testEnv)
+		if refused := strings.Contains(said[0], "refused"); refused != (err != nil) {
+			t.Errorf("%s: the reference says %s; got %v", file, said[0], err)
+		}
+		file = strings.Replace(file, "{container: {", "{container: {enabled: false, ", 1)
+		if _, err := parse("x", []byte(sink+file), testEnv); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 
@@ -700,6 +877,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(regexp.MustCompile(`(?m)^( *)#(\S)`).ReplaceAll(example, []byte("$1$2")))
 	for _, s := range []string{
 		"", sink, "a: &a [*a]", "server: {port: ${PORT}}", "? [a]\n: b", "<<: *x", "--- a\n--- b", "host: !!binary x", "sinks: {loki: {headers: {a: b, A: c}}}",
+		"monitors: {container: {include: labelled, exclude: [name=a*, 'label=b=?', image=c]}}\n" + sink,
+		"monitors: {container: {file_based_monitoring: {enabled: false}, streaming: {enabled: false, max_streams: 0}}}\n" + sink,
 		"monitors: {container: {max_line_bytes: 1 KiB, ignore_older_than: 0, container_labels: [a.b, a_b]}}", "host: |\n  a\n", "host: ${A:-${B}}", "host: *a'b",
 	} {
 		f.Add([]byte(s))
@@ -738,8 +917,15 @@ func FuzzParse(f *testing.F) {
 		if n := len(names); n > maxLabels || len(slices.Compact(names)) != n {
 			t.Errorf("labels %v", names)
 		}
-		if c := cfg.Monitors.Container; c.MaxLineBytes < 1<<10 || c.MaxLineBytes > 1<<20 || len(c.FileBasedMonitoring.LogDrivers) == 0 || c.IgnoreOlderThan < 0 {
+		if c := cfg.Monitors.Container; c.MaxLineBytes < 1<<10 || c.MaxLineBytes > 1<<20 || len(c.FileBasedMonitoring.LogDrivers) == 0 || c.IgnoreOlderThan < 0 ||
+			c.Streaming.MaxStreams < 1 || c.Streaming.MaxStreams > 1000 || c.Enabled && !c.FileBasedMonitoring.Enabled && !c.Streaming.Enabled {
 			t.Errorf("got %+v", c)
+		}
+		for _, r := range slices.Concat(cfg.Monitors.Container.Include, cfg.Monitors.Container.Exclude) {
+			checkRule(t, r)
+		}
+		if slices.Contains(cfg.Monitors.Container.Exclude, ContainerRule{Field: RuleLabelled}) {
+			t.Error("labelled excludes")
 		}
 		if l := cfg.Sinks.Loki; l.BatchBytes > 3<<20 || l.Timeout <= 0 || l.BatchWait <= 0 || l.URL != "" && !strings.HasPrefix(l.PushURL(), "http") {
 			t.Errorf("got %+v", l)

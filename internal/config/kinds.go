@@ -396,3 +396,73 @@ func containerLabel() kind[ContainerLabel] {
 		},
 	}
 }
+
+// maxRule is more than a name, an image reference or a sensible label needs.
+const maxRule = 1024
+
+// What a glob of a name or an image reference may consist of (Docker's
+// RestrictedNamePattern; the grammar of package reference). Anything else, such
+// as a regular expression or the slash of `docker inspect`, would never fit, and
+// what was to be excluded would be captured in silence.
+var (
+	nameGlob  = regexp.MustCompile(`^[A-Za-z0-9_.*?-]+$`)
+	imageGlob = regexp.MustCompile(`^[A-Za-z0-9_.:/@+\[\]*?-]+$`)
+)
+
+// containerRule is a rule about containers; the word labelled is one only where
+// it is asked for.
+func containerRule(labelled bool) kind[ContainerRule] {
+	w := word("a rule", maxRule)
+	allowed := "name=GLOB, image=GLOB, label=KEY or label=KEY=GLOB (* is any text, ? one character)"
+	if labelled {
+		allowed += ", or labelled"
+	}
+	return kind[ContainerRule]{allowed: allowed, parse: func(s string) (ContainerRule, string) {
+		if _, problem := w.parse(s); problem != "" {
+			return ContainerRule{}, problem
+		}
+		if s == RuleLabelled {
+			if !labelled {
+				return ContainerRule{}, "is a rule for include only"
+			}
+			return ContainerRule{Field: RuleLabelled}, ""
+		}
+		field, pattern, _ := strings.Cut(s, "=")
+		r := ContainerRule{Field: field, Pattern: pattern}
+		var problem string
+		switch field {
+		case RuleName:
+			problem = globProblem(pattern, nameGlob, "container's name")
+		case RuleImage:
+			problem = globProblem(pattern, imageGlob, "image reference")
+		case RuleLabel:
+			var value bool
+			r.Label, r.Pattern, value = strings.Cut(pattern, "=")
+			switch {
+			case r.Label == "":
+				problem = "has no label key"
+			case strings.ContainsAny(r.Label, "*? "):
+				problem = "has a space, * or ? in the label key, which is taken as it is"
+			case value && r.Pattern == "":
+				problem = "has no pattern after the last =" // label=KEY is "whatever its value"
+			}
+		default:
+			problem = "is no rule of a kind that is known"
+		}
+		if problem != "" {
+			return ContainerRule{}, problem
+		}
+		return r, ""
+	}}
+}
+
+// globProblem says what is wrong with a glob for text that is made of valid.
+func globProblem(glob string, valid *regexp.Regexp, what string) string {
+	switch {
+	case glob == "":
+		return "has no pattern after the ="
+	case !valid.MatchString(glob):
+		return "has a character that no " + what + " has"
+	}
+	return ""
+}

@@ -36,6 +36,7 @@ func Reference() string {
 			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s |\n", k.path, k.def, unit, cell(k.allowed), cell(k.doc))
 		}
 	}
+	b.WriteString(referenceContainers)
 	b.WriteString(referenceRules)
 	return b.String()
 }
@@ -86,6 +87,58 @@ replaced after the YAML has been parsed: what they hold cannot change the struct
 what came from a variable is reported without the text.
 
 ## Keys
+`
+
+const referenceContainers = `
+## Which containers are captured
+
+` + "`monitors.container.include` and `exclude`" + ` are lists of rules in the style of ` + "`docker ps --filter`" + `; a single rule needs no list:
+
+| Rule | Fits containers |
+|---|---|
+| ` + "`name=GLOB`" + ` | with this name, as ` + "`docker ps`" + ` shows it |
+| ` + "`image=GLOB`" + ` | made from this image, as it was written when the container was created, such as ` + "`registry.example.com/team/app:1.2`" + ` |
+| ` + "`label=KEY`" + ` | with this label, whatever its value |
+| ` + "`label=KEY=GLOB`" + ` | with this label and value |
+| ` + "`labelled`" + ` | with the label ` + "`log_capturer.enable=true`" + ` (in ` + "`include`" + ` only) |
+
+In a glob ` + "`*`" + ` is any text (also none, also with ` + "`/`" + `) and ` + "`?`" + ` one character. It must fit as a whole: ` + "`name=web`" + ` does not fit
+` + "`web-1`, `name=web*`" + ` does. It is no regular expression, and the key of a label is no glob.
+
+A container is captured if a rule of ` + "`include`" + ` fits it, or there is none, and no rule of ` + "`exclude`" + ` does. The label
+` + "`log_capturer.enable`" + ` at a container has its own say: ` + "`false`" + ` always takes it out; ` + "`true`" + ` counts as included, whatever
+` + "`include`" + ` says, but ` + "`exclude`" + ` still wins. The agent's own container needs it. A rename counts from the container's next start.
+
+` + "```yaml" + `
+monitors:
+  container:
+    include: labelled             # opt-in: only containers that ask for it
+    exclude:
+      - name=*-debug
+      - image=registry.example.com/vendor/*
+      - label=com.example.logs=none
+sinks:
+  loki:
+    url: http://loki:3100
+` + "```" + `
+
+## Files and streams
+
+Each container is read from its log driver's file or streamed through the Docker API. What the engine can read back, it
+streams: the drivers ` + "`json-file`, `local` and `journald`" + `, and those with the engine's cache, unless ` + "`cache-disabled`" + ` is set. Below
+are the keys ` + "`file_based_monitoring.enabled`, `file_based_monitoring.fallback_to_streaming` and `streaming.enabled`" + `; a file is one
+of a driver in ` + "`log_drivers`" + `:
+
+| ` + "`enabled`" + ` | ` + "`fallback_to_streaming`" + ` | ` + "`streaming.enabled`" + ` | Readable file | File that cannot be read | Other driver that the engine can read back | ` + "`none`" + `, or a driver that the engine cannot read back |
+|---|---|---|---|---|---|---|
+| true | true | true | file | streaming | streaming | not captured |
+| true | true | false | file | file, tried again | not captured | not captured |
+| true | false | either | file | file, tried again | not captured | not captured |
+| false | either | true | streaming | streaming | streaming | not captured |
+| false | either | false | refused | refused | refused | refused |
+
+The last row is a mistake, since nothing would be captured: to want that, set ` + "`monitors.container.enabled: false`" + `, and
+these keys do not matter.
 `
 
 const referenceRules = `

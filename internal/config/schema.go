@@ -7,8 +7,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// key is one key of the file. It is only made by one, many and named, which
-// want everything that a key must have.
+// key is one key of the file. It is only made by one, many, oneOrMany and
+// named, which want everything that a key must have.
 type key struct {
 	path string // such as "server.port"
 	def  string // the default, as YAML
@@ -33,6 +33,19 @@ func one[T any](path, def string, k kind[T], field func(*Config) *T, doc string)
 func many[T any](path, def string, k kind[T], minItems int, field func(*Config) *[]T, doc string) key {
 	return key{path, def, k.unit, "list; each item: " + k.allowed, doc, func(d *decoder, n *yaml.Node, path string) {
 		if v, ok := list(d, n, path, k, minItems); ok {
+			*field(d.cfg) = v
+		}
+	}}
+}
+
+// oneOrMany is a key with a list of values, or one of them without the list.
+func oneOrMany[T any](path, def string, k kind[T], field func(*Config) *[]T, doc string) key {
+	return key{path, def, k.unit, "a single item or a list; each item: " + k.allowed, doc, func(d *decoder, n *yaml.Node, path string) {
+		if n.Kind == yaml.ScalarNode && !isNull(n) {
+			if v, ok := scalar(d, n, path, k); ok {
+				*field(d.cfg) = []T{v}
+			}
+		} else if v, ok := list(d, n, path, k, 0); ok {
 			*field(d.cfg) = v
 		}
 	}}
@@ -89,9 +102,27 @@ func schema() []key {
 		one("monitors.container.enabled", "true", boolean(),
 			func(c *Config) *bool { return &container(c).Enabled },
 			"Whether the logs of containers are captured."),
+		oneOrMany("monitors.container.include", "[]", containerRule(true),
+			func(c *Config) *[]ContainerRule { return &container(c).Include },
+			"Capture only containers that at least one of these rules fits. Empty: all. See [Which containers are captured](#which-containers-are-captured)."),
+		oneOrMany("monitors.container.exclude", "[]", containerRule(false),
+			func(c *Config) *[]ContainerRule { return &container(c).Exclude },
+			"Never capture containers that one of these rules fits, whatever `include` says."),
+		one("monitors.container.file_based_monitoring.enabled", "true", boolean(),
+			func(c *Config) *bool { return &container(c).FileBasedMonitoring.Enabled },
+			"Whether containers are read from their files. `false`: everything is streamed through the Docker API, which is the switch to roll back with. See [Files and streams](#files-and-streams)."),
 		many("monitors.container.file_based_monitoring.log_drivers", "[json-file]", choice("json-file"), 1,
 			func(c *Config) *[]string { return &container(c).FileBasedMonitoring.LogDrivers },
 			"Log drivers whose containers are read from the driver's files."),
+		one("monitors.container.file_based_monitoring.fallback_to_streaming", "true", boolean(),
+			func(c *Config) *bool { return &container(c).FileBasedMonitoring.FallbackToStreaming },
+			"Whether what cannot be read from a file is streamed: containers with other log drivers, and those whose file cannot be read, until it can."),
+		one("monitors.container.streaming.enabled", "true", boolean(),
+			func(c *Config) *bool { return &container(c).Streaming.Enabled },
+			"Whether containers may be streamed through the Docker API at all."),
+		one("monitors.container.streaming.max_streams", "50", integer(1, 1000),
+			func(c *Config) *int { return &container(c).Streaming.MaxStreams },
+			"Most connections to the engine for streams at a time. It bounds connections, not containers: those above it are read in turns, so that their lines come later."),
 		one("monitors.container.read_from", FromBeginning, choice(FromBeginning, FromEnd),
 			func(c *Config) *string { return &container(c).ReadFrom },
 			"Where to start with the log of a container that is older than the agent's first start (on this `data_dir`). The log of a later container is always read from its beginning."),
