@@ -136,6 +136,7 @@ Examples:
 
   log_capturer -config config.yaml            run in the foreground
   log_capturer validate -config config.yaml   only check the configuration
+  log_capturer containers                     see what a running agent captures
   curl http://127.0.0.1:8401/health           see how a running agent is
   source <(log_capturer completion bash)      complete commands in this shell
 
@@ -152,7 +153,7 @@ func (p *program) command() *cli.Command {
 	return &cli.Command{
 		Name:        "log_capturer",
 		Usage:       "ship the logs of all Docker containers of a host to Loki",
-		UsageText:   "log_capturer [-config FILE]\nlog_capturer validate [-config FILE]\nlog_capturer version",
+		UsageText:   "log_capturer [-config FILE]\nlog_capturer validate [-config FILE]\nlog_capturer containers [--url URL | --config FILE] [--json] [--method METHOD] [NAME]\nlog_capturer version",
 		Description: description,
 		Version:     fmt.Sprintf("%s (revision %s, %s)", p.build.Version, p.build.Revision, p.build.GoVersion),
 		Writer:      p.out,
@@ -179,6 +180,7 @@ func (p *program) command() *cli.Command {
 				OnUsageError: asItIs,
 				Action:       p.validate,
 			},
+			p.containersCommand(asItIs),
 			{
 				Name:         "version",
 				Usage:        "print the version",

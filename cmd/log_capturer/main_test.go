@@ -128,6 +128,7 @@ func TestCommandLine(t *testing.T) {
 		{"-h", 0, false, "NAME:\n   log_capturer - ship the logs...", ""},
 		{"help validate", 0, false, "NAME:\n   log_capturer validate - ...", ""},
 		{"validate --help", 0, false, "NAME:\n   log_capturer validate - ...", ""},
+		{"help containers", 0, false, "NAME:\n   log_capturer containers - ...", ""},
 		{"completion bash", 0, false, "# This is a shell completion script...", ""},
 		{"completion zsh", 0, false, "#compdef log_capturer\n...", ""},
 		{"completion fish", 0, false, "# This is a shell completion script...", ""},
@@ -161,7 +162,7 @@ func TestCommandLine(t *testing.T) {
 func TestHelpShows(t *testing.T) {
 	f := newFixture(nil)
 	f.main(t.Context(), []string{"log_capturer", "--help"})
-	for _, want := range []string{"Examples:", "-config config.yaml", "completion bash", "validate", "Exit status", defaultConfig, "SIGTERM"} {
+	for _, want := range []string{"Examples:", "-config config.yaml", "completion bash", "validate", "log_capturer containers", "Exit status", defaultConfig, "SIGTERM"} {
 		if !strings.Contains(f.out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &f.out)
 		}
@@ -172,7 +173,7 @@ func TestHelpShows(t *testing.T) {
 // arguments of its process.
 func TestCompletion(t *testing.T) {
 	for args, want := range map[string]string{
-		"--generate-shell-completion":            "validate:check the configuration, and do nothing else\nversion:print the version\nhelp:",
+		"--generate-shell-completion":            "validate:check the configuration, and do nothing else\ncontainers:show how a running agent captures each container\nversion:print the version\nhelp:",
 		"-co --generate-shell-completion":        "--config:read the configuration from",
 		"validate - --generate-shell-completion": "--help:show help\n--config:read the configuration from",
 	} {

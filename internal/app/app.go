@@ -57,6 +57,7 @@ type agent struct {
 	dispatcher *dispatch.Dispatcher
 	engine     *docker.Client
 	files      *monitors.FileMonitor
+	streams    *monitors.StreamMonitor
 	containers *monitors.ContainerMonitor // nil when monitors.container.enabled is false
 	server     *server.Server
 	reloads    chan reload
@@ -142,7 +143,13 @@ func (a *agent) build(out io.Writer) error {
 	a.dispatcher = dispatch.New(dispatch.Config{
 		Lanes: lanes, BatchBytes: l.BatchBytes, BatchWait: l.BatchWait,
 		Sink: sink, Acks: a.positions, DeadLetters: a.dead,
-		Wake:   func(s *entrySource) { a.files.Wake(s) },
+		Wake: func(s *entrySource) {
+			if s.Method == monitors.MethodStreaming {
+				a.streams.Wake(s)
+			} else {
+				a.files.Wake(s)
+			}
+		},
 		Logger: a.log, Registerer: a.registry,
 	})
 	labels := monitors.LabelConfig{Static: l.Labels}
@@ -158,17 +165,25 @@ func (a *agent) build(out io.Writer) error {
 	a.files = monitors.NewFileMonitor(monitors.FileMonitorConfig{
 		LogConfig: logs, Malformed: a.dead, Tick: l.BatchWait, ShipMalformed: l.ShipMalformed,
 		MaxDescriptors: maxLogFiles(), Metrics: monitors.NewFileMetrics(a.registry),
+		Access: func(id string, err error) { a.containers.FileAccess(id, err) },
 	})
 	a.engine, err = docker.New(a.cfg.Docker.Host, docker.WithLogger(a.log), docker.WithRegisterer(a.registry))
 	if err != nil {
 		return err
 	}
+	a.streams = monitors.NewStreamMonitor(monitors.StreamMonitorConfig{
+		LogConfig: logs, Open: a.openLog, MaxStreams: c.Streaming.MaxStreams, Metrics: monitors.NewStreamMetrics(a.registry),
+	})
 	if c.Enabled {
 		a.containers, err = monitors.NewContainerMonitor(monitors.ContainerMonitorConfig{
-			Engine: a.engine, Files: a.files, Saved: a.positions,
-			Cache:      monitors.NewContainerMetadataCache(0, a.registry),
-			LogDrivers: c.FileBasedMonitoring.LogDrivers, ContainersDir: a.cfg.Docker.ContainersDir,
-			Host: a.cfg.Host, SelfID: selfContainerID("/proc/self/mountinfo"),
+			Engine: a.engine, Files: a.files, Streams: a.streams, Saved: a.positions,
+			Cache: monitors.NewContainerMetadataCache(0, a.registry),
+			Routing: monitors.RoutingConfig{
+				Files: c.FileBasedMonitoring.Enabled, LogDrivers: c.FileBasedMonitoring.LogDrivers,
+				Fallback: c.FileBasedMonitoring.FallbackToStreaming, Streaming: c.Streaming.Enabled,
+			},
+			Selection:     monitors.Selection{Include: rules(c.Include), Exclude: rules(c.Exclude)},
+			ContainersDir: a.cfg.Docker.ContainersDir, Host: a.cfg.Host, SelfID: selfContainerID("/proc/self/mountinfo"),
 			Logger: a.log, Registerer: a.registry,
 		})
 		if err != nil {
@@ -177,9 +192,26 @@ func (a *agent) build(out io.Writer) error {
 	}
 	a.server = server.New(server.Options{
 		Address: a.cfg.Server.Address(), Health: a.health, Ready: a.ready,
-		Reload: a.reload, Metrics: a.registry, Log: a.log,
+		Reload: a.reload, Metrics: a.registry, Log: a.log, Containers: a.listContainers,
 	})
 	return nil
+}
+
+func rules(from []config.ContainerRule) []monitors.Rule {
+	rules := make([]monitors.Rule, len(from))
+	for i, r := range from {
+		rules[i] = monitors.Rule(r)
+	}
+	return rules
+}
+
+// openLog opens a container's log at the engine.
+func (a *agent) openLog(ctx context.Context, id string, o docker.LogsOptions) (monitors.LogStream, error) {
+	s, err := a.engine.Logs(ctx, id, o)
+	if err != nil {
+		return nil, err // not a LogStream that is nil
+	}
+	return s, nil
 }
 
 func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
@@ -251,6 +283,7 @@ func (a *agent) run(ctx context.Context, o Options) (next *config.Config, err er
 	stage(&saving, "positions", saveCtx, a.positions.Run)
 	stage(&sending, "dispatcher", sendCtx, a.dispatcher.Run)
 	stage(&reading, "file monitor", readCtx, a.files.Run)
+	stage(&reading, "stream monitor", readCtx, a.streams.Run)
 	if a.containers != nil {
 		stage(&reading, "container monitor", readCtx, a.containers.Run)
 	}

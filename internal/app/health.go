@@ -32,6 +32,20 @@ type fileMonitorView struct {
 	LagSeconds       float64 `json:"lag_seconds"` // age of the oldest batch on its way
 }
 
+// streamMonitorView is .monitors.streaming of /health.
+type streamMonitorView struct {
+	State          string  `json:"state"`           // ok, degraded or unhealthy
+	Containers     int     `json:"containers"`      // running, on this road
+	Following      int     `json:"following"`       // connections that stay
+	InTurns        int     `json:"in_turns"`        // connections of the moment
+	MaxStreams     int     `json:"max_streams"`     // bound on both
+	Failed         int     `json:"failed"`          // containers that cannot be streamed now
+	Error          string  `json:"error,omitempty"` // why one of them cannot
+	StreamsRefused int     `json:"logs_held_by_store"`
+	InsteadOfFiles int     `json:"instead_of_files"` // containers whose breaker is open
+	LagSeconds     float64 `json:"lag_seconds"`      // for how long the log that waits longest is unread
+}
+
 // dockerView is .docker of /health.
 type dockerView struct {
 	State       string         `json:"state"`
@@ -39,6 +53,7 @@ type dockerView struct {
 	Since       *time.Time     `json:"since,omitempty"` // of the error
 	Synced      bool           `json:"synced"`
 	NotCaptured map[string]int `json:"not_captured"` // containers by log driver
+	Excluded    int            `json:"excluded"`     // by include, exclude or their own label
 }
 
 // sinkView is one of .sinks of /health.
@@ -56,6 +71,8 @@ type sinkView struct {
 type states struct {
 	now       time.Time
 	files     monitors.FileHealth
+	streams   monitors.StreamHealth
+	fallsBack bool                      // what cannot be read from a file is streamed
 	engine    *monitors.ContainerHealth // nil: not watched
 	lanes     []dispatch.LaneHealth
 	loki      *loki.Health // nil: stdout
@@ -70,7 +87,9 @@ type deadHealth struct {
 }
 
 func (a *agent) health(context.Context) server.Health {
-	s := states{now: time.Now(), files: a.files.Health(), lanes: a.dispatcher.Health(), positions: a.positions.Health(), dead: a.dead.health()}
+	s := states{now: time.Now(), files: a.files.Health(), streams: a.streams.Health(), lanes: a.dispatcher.Health(), positions: a.positions.Health(), dead: a.dead.health()}
+	c := a.cfg.Monitors.Container
+	s.fallsBack = c.FileBasedMonitoring.FallbackToStreaming && c.Streaming.Enabled
 	if a.containers != nil {
 		h := a.containers.Health()
 		s.engine = &h
@@ -114,6 +133,7 @@ func (v *verdict) add(s server.Status, what, remedy string) {
 func judge(s states) server.Health {
 	v := verdict{status: server.StatusOK}
 	file := judgeFiles(s, &v)
+	streaming := judgeStreams(s, &v)
 	engine := judgeEngine(s, &v)
 	name, sink := judgeSink(s, &v)
 	if s.positions != nil {
@@ -121,7 +141,7 @@ func judge(s states) server.Health {
 	}
 	h := server.Health{
 		Status:   v.status,
-		Monitors: map[string]any{"file_monitor": file},
+		Monitors: map[string]any{"file_monitor": file, "streaming": streaming},
 		Sinks:    map[string]any{name: sink},
 		Problems: v.problems,
 	}
@@ -138,7 +158,7 @@ func judgeFiles(s states, v *verdict) fileMonitorView {
 		StreamsRefused: f.Held, FileSystemAccess: "ok", LagBytes: f.UnreadBytes,
 	}
 	for _, l := range s.lanes {
-		view.LagSeconds = max(view.LagSeconds, l.OldestPending.Seconds())
+		view.LagSeconds = max(view.LagSeconds, l.OldestPending.Round(time.Millisecond).Seconds())
 	}
 	set := func(status server.Status, what, remedy string) {
 		v.add(status, what, remedy)
@@ -146,10 +166,22 @@ func judgeFiles(s states, v *verdict) fileMonitorView {
 			view.State = string(status)
 		}
 	}
-	if f.Failed > 0 {
+	var dirErr error
+	if s.engine != nil {
+		dirErr = s.engine.DirErr
+	}
+	switch {
+	case dirErr != nil:
+		view.FileSystemAccess = dirErr.Error()
+		instead := ""
+		if s.fallsBack {
+			instead = " (they are streamed through the Docker API meanwhile, which costs more and loses lines at fast rotation)"
+		}
+		set(server.StatusUnhealthy, "no log can be read from its file"+instead+": "+dirErr.Error(), "see the message; the directory is tried again by itself")
+	case f.Failed > 0:
 		view.FileSystemAccess = f.FailedBy.Error()
 		status, which := server.StatusDegraded, fmt.Sprintf("%d of %d logs cannot be read", f.Failed, f.FilesMonitored)
-		if f.Failed == f.FilesMonitored {
+		if f.Failed == f.FilesMonitored && !s.fallsBack {
 			status, which = server.StatusUnhealthy, "no log can be read"
 		}
 		set(status, which+": "+f.FailedBy.Error(), "see the message; the logs are tried again by themselves")
@@ -163,22 +195,52 @@ func judgeFiles(s states, v *verdict) fileMonitorView {
 	return view
 }
 
+func judgeStreams(s states, v *verdict) streamMonitorView {
+	h := s.streams
+	view := streamMonitorView{
+		State: string(server.StatusOK), Containers: h.Running, Following: h.Following, InTurns: h.InTurns, MaxStreams: h.MaxStreams,
+		Failed: h.Failed, StreamsRefused: h.Held, LagSeconds: h.Lag.Round(time.Millisecond).Seconds(),
+	}
+	set := func(status server.Status, what, remedy string) {
+		v.add(status, what, remedy)
+		if view.State != string(server.StatusUnhealthy) {
+			view.State = string(status)
+		}
+	}
+	if h.Failed > 0 {
+		view.Error = h.FailedBy.Error()
+		set(server.StatusDegraded, fmt.Sprintf("%d containers cannot be streamed: %s", h.Failed, view.Error), "see the message; they are tried again by themselves")
+	}
+	if within(s.now, h.GapAt) {
+		set(server.StatusUnhealthy, "lines were lost: containers were removed before their streams had been read to the end", "use the log driver json-file for containers that are removed soon, or raise streaming.max_streams")
+	}
+	if s.engine != nil && s.engine.Broken > 0 {
+		view.InsteadOfFiles = s.engine.Broken
+		if s.engine.DirErr == nil { // else it has been said
+			set(server.StatusDegraded, fmt.Sprintf("%d containers are streamed because their log files cannot be read: %v", s.engine.Broken, s.engine.BrokenBy), "see the message; the files are tried again by themselves")
+		}
+	}
+	return view
+}
+
 func judgeEngine(s states, v *verdict) *dockerView {
 	if s.engine == nil {
 		return nil
 	}
 	e := s.engine
-	view := &dockerView{State: string(server.StatusOK), Synced: e.Synced, NotCaptured: e.NotCaptured}
+	view := &dockerView{State: string(server.StatusOK), Synced: e.Synced, NotCaptured: e.NotCaptured, Excluded: e.Excluded}
 	if e.Err != nil {
 		view.State, view.Error, view.Since = string(server.StatusUnhealthy), e.Err.Error(), &e.Since
 		v.add(server.StatusUnhealthy, "Docker cannot be reached: "+e.Err.Error(), "start Docker, or set docker.host; the agent goes on trying, and reads the logs it knows")
 	}
 	total := 0
-	for _, n := range e.NotCaptured {
-		total += n
+	for driver, n := range e.NotCaptured {
+		if driver != "none" { // that keeps nothing, as was wanted
+			total += n
+		}
 	}
 	if total > 0 {
-		v.add(server.StatusDegraded, fmt.Sprintf("%d containers are not captured: their log drivers keep no file that can be read", total), "use the log driver json-file for them")
+		v.add(server.StatusDegraded, fmt.Sprintf("%d containers are not captured: their logs cannot be read as the agent is configured", total), "`log_capturer containers` says why for each; use the log driver json-file, or allow streaming")
 	}
 	return view
 }

@@ -24,7 +24,14 @@ func TestJudge(t *testing.T) {
 	}{
 		{name: "all is well", want: server.StatusOK},
 		{"docker is gone", states{engine: &monitors.ContainerHealth{Err: errors.New("no such socket")}}, server.StatusUnhealthy, "no such socket"},
-		{"a driver without files", states{engine: &monitors.ContainerHealth{NotCaptured: map[string]int{"local": 2, "none": 1}}}, server.StatusDegraded, "3 containers"},
+		{"a driver without files", states{engine: &monitors.ContainerHealth{NotCaptured: map[string]int{"local": 2, "none": 1}}}, server.StatusDegraded, "2 containers are not captured"},
+		{"a driver that keeps nothing", states{engine: &monitors.ContainerHealth{NotCaptured: map[string]int{"none": 1}}}, server.StatusOK, ""},
+		{"containers that are not wanted", states{engine: &monitors.ContainerHealth{Excluded: 3}}, server.StatusOK, ""},
+		{"no directory", states{engine: &monitors.ContainerHealth{DirErr: errors.New("not mounted"), Broken: 2, BrokenBy: errors.New("not mounted")}, fallsBack: true}, server.StatusUnhealthy, "no log can be read from its file (they are streamed through the Docker API meanwhile"},
+		{"a breaker is open", states{engine: &monitors.ContainerHealth{Broken: 1, BrokenBy: errors.New("EIO")}}, server.StatusDegraded, "1 containers are streamed because their log files cannot be read: EIO"},
+		{"the only log, before it is streamed", states{files: monitors.FileHealth{FilesMonitored: 1, Failed: 1, FailedBy: errors.New("EIO")}, fallsBack: true}, server.StatusDegraded, "1 of 1 logs cannot be read: EIO"},
+		{"streams fail", states{streams: monitors.StreamHealth{Failed: 2, FailedBy: errors.New("no engine")}}, server.StatusDegraded, "2 containers cannot be streamed: no engine"},
+		{"a stream has lost lines", states{streams: monitors.StreamHealth{GapAt: ago(time.Minute)}}, server.StatusUnhealthy, "removed before their streams had been read"},
 		{"one log of many", states{files: monitors.FileHealth{FilesMonitored: 5, Failed: 1, FailedBy: errors.New("EIO")}}, server.StatusDegraded, "1 of 5 logs cannot be read: EIO"},
 		{"every log", states{files: monitors.FileHealth{FilesMonitored: 5, Failed: 5, FailedBy: errors.New("EACCES")}}, server.StatusUnhealthy, "no log can be read: EACCES"},
 		{"lines lost a while ago", states{files: monitors.FileHealth{GapAt: ago(10 * time.Minute)}}, server.StatusUnhealthy, "lines were lost"},
@@ -61,7 +68,7 @@ func TestJudge(t *testing.T) {
 			if tc.says == "" && all != "" || !strings.Contains(all, tc.says) {
 				t.Errorf("problems %q, want %q", all, tc.says)
 			}
-			if h.Monitors["file_monitor"] == nil || h.Sinks["loki"] == nil {
+			if h.Monitors["file_monitor"] == nil || h.Monitors["streaming"] == nil || h.Sinks["loki"] == nil {
 				t.Errorf("a component is missing: %+v", h)
 			}
 		})

@@ -134,13 +134,14 @@ func (lg *containerLog) ends(offset int64) (ends [entry.NumStreams]entry.Positio
 func (lg *containerLog) position(s entry.Stream, offset int64) entry.Position {
 	st := &lg.streams[s]
 	switch {
-	case st.skip.kind != skipNothing:
+	case st.skip.holds():
 		return st.saved // still short of what was delivered before
 	case st.open:
 		return st.before
-	case lg.byTime && lg.lastTime-crossStreams > st.time:
+	case lg.byTime && !st.unended && lg.lastTime-crossStreams > st.time:
 		// The other stream says that nothing of this one has come until then:
-		// one that is silent for a week must not be resumed a week back.
+		// one that is silent for a week must not be resumed a week back. Only
+		// the rest of a line can still come with the time of its beginning.
 		return entry.Position{Time: lg.lastTime - crossStreams}
 	}
 	return entry.Position{File: lg.file, Offset: offset, Time: st.time, Ordinal: st.ordinal}
@@ -211,6 +212,7 @@ type streamState struct {
 	// before is the stream's position ahead of it, fragSeq the file it began in.
 	open    bool
 	cut     bool // a piece of this line has been shipped
+	unended bool // the last entry was a fragment, shipped or not
 	frag    []byte
 	fragT   int64
 	before  entry.Position

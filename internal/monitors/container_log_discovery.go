@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -207,4 +208,37 @@ func blockedAt(path string) (string, fs.FileMode) {
 			return p, 0
 		}
 	}
+}
+
+// readDirectory says why a directory cannot be listed, with what to do; nil if it
+// can.
+func readDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err == nil {
+		_, err = d.Readdirnames(1)
+		_ = d.Close()
+	}
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: mount Docker's directory read-only at the same path, or set docker.containers_dir to where it is mounted", err)
+	}
+	return explain(err)
+}
+
+// tryLog says why a log cannot be read from its file; nil if it can.
+func tryLog(path string) error {
+	if err := readDirectory(filepath.Dir(path)); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return explain(err)
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	if _, err := f.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -14,10 +15,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/log-capturer/log_capturer/internal/docker"
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/positions"
 )
 
-// enableLabel is the container label by which a container says that it wants to
-// be captured, which the agent's own container must.
+// enableLabel is the container label by which a container says whether it wants
+// to be captured; the agent's own must say so.
 const enableLabel = "log_capturer.enable"
 
 // Pauses between tries to learn about a container.
@@ -35,13 +38,19 @@ type EngineWatcher interface {
 
 // ContainerMonitorConfig is what a ContainerMonitor is made of.
 type ContainerMonitorConfig struct {
-	Engine EngineWatcher
-	Files  *FileMonitor
-	Cache  *ContainerMetadataCache
+	Engine  EngineWatcher
+	Files   *FileMonitor
+	Streams *StreamMonitor
+	Cache   *ContainerMetadataCache
 	// Saved knows for which containers there are positions.
-	Saved interface{ Keys() []string }
-	// LogDrivers are the drivers whose files are read.
-	LogDrivers []string
+	Saved interface {
+		Keys() []string
+		Lookup(key string) (positions.Saved, bool)
+	}
+	// Routing says which road a container takes, Selection which ones are
+	// captured at all.
+	Routing   RoutingConfig
+	Selection Selection
 	// ContainersDir is where this process sees the engine's directory of
 	// containers; empty: where the engine sees it.
 	ContainersDir string
@@ -59,20 +68,24 @@ type ContainerMonitorConfig struct {
 type ContainerMonitor struct {
 	cfg     ContainerMonitorConfig
 	routing *prometheus.CounterVec
+	breaks  *prometheus.CounterVec
 
 	// Owned by the goroutine of loop.
-	seen  map[string]bool      // containers whose route has been counted
 	retry map[string]*retrying // containers that could not be inspected
 	// info is what the engine says of itself; asked for, at askAt unless that is
 	// zero, until it has answered.
 	info  docker.Info
 	askAt time.Time
 
-	mu      sync.Mutex
-	engine  error             // why the engine cannot be reached; nil if it can
-	since   time.Time         // of engine
-	synced  bool              // a list has been dealt with
-	skipped map[string]string // containers that are not captured: ID to driver
+	posted mailbox // what others have for the loop to do
+
+	// mu guards what follows. The loop alone changes routes and what they hold.
+	mu     sync.Mutex
+	engine error     // why the engine cannot be reached; nil if it can
+	since  time.Time // of engine
+	synced bool      // a list has been dealt with
+	routes map[string]*containerRoute
+	dirErr error // why the directory of containers cannot be read; nil if it can
 }
 
 type retrying struct {
@@ -80,31 +93,60 @@ type retrying struct {
 	pause time.Duration
 }
 
+// containerRoute is how a container's log is read.
+type containerRoute struct {
+	info ContainerLogFileInfo // as it was told last
+	// name is that of the container's latest start, which selection goes by.
+	name     string
+	excluded string // why it is not to be captured; empty if it is
+	route    Route
+	reason   string
+	// decided: route has been decided once.
+	decided bool
+	breaker breaker
+	broken  error // why the breaker has opened
+	// moving: it is on its way from its stream to its file.
+	moving bool
+}
+
 // NewContainerMonitor makes a ContainerMonitor. It starts nothing.
 func NewContainerMonitor(cfg ContainerMonitorConfig) (*ContainerMonitor, error) {
-	if err := CheckLogDrivers(cfg.LogDrivers); err != nil {
+	if err := CheckLogDrivers(cfg.Routing.LogDrivers); err != nil {
 		return nil, err
 	}
 	m := &ContainerMonitor{
 		cfg: cfg,
 		routing: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "log_capturer_routing_decision_total",
-			Help: "Containers by log driver and by how their log is read.",
+			Help: "Decisions how a container's log is read, by log driver and method.",
 		}, []string{"driver", "method"}),
-		seen:    make(map[string]bool),
-		retry:   make(map[string]*retrying),
-		skipped: make(map[string]string),
-		since:   time.Now(),
-		engine:  errors.New("not connected yet"),
+		breaks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "log_capturer_breaker_changes_total",
+			Help: "Containers that went to streaming because their file could not be read, and that came back to it.",
+		}, []string{"to"}),
+		retry:  make(map[string]*retrying),
+		posted: mailbox{signal: make(chan struct{}, 1)},
+		routes: make(map[string]*containerRoute),
+		since:  time.Now(),
+		engine: errors.New("not connected yet"),
 	}
-	cfg.Registerer.MustRegister(m.routing, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "log_capturer_containers_not_captured",
-		Help: "Containers whose log driver keeps no file that can be read.",
-	}, func() float64 {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return float64(len(m.skipped))
-	}))
+	for _, to := range []string{MethodFileMonitor, MethodStreaming} {
+		m.breaks.WithLabelValues(to)
+	}
+	gauge := func(name, help string, f func(ContainerHealth) int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "log_capturer_" + name, Help: help},
+			func() float64 { return float64(f(m.Health())) })
+	}
+	cfg.Registerer.MustRegister(m.routing, m.breaks,
+		gauge("containers_not_captured", "Containers whose logs cannot be read as the agent is configured.", func(h ContainerHealth) (n int) {
+			for _, of := range h.NotCaptured {
+				n += of
+			}
+			return n
+		}),
+		gauge("containers_excluded", "Containers that are not to be captured: by include, exclude, or their own label.", func(h ContainerHealth) int { return h.Excluded }),
+		gauge("breaker_open", "Containers that are streamed because their file cannot be read.", func(h ContainerHealth) int { return h.Broken }),
+	)
 	return m, nil
 }
 
@@ -168,14 +210,22 @@ func (m *ContainerMonitor) loop(ctx context.Context, inbox engineInbox) error {
 		if !m.askAt.IsZero() && m.askAt.Before(next) {
 			next = m.askAt
 		}
+		if at := m.nextProbe(); !at.IsZero() && at.Before(next) {
+			next = at
+		}
 		timer.Reset(time.Until(next))
 		select {
 		case <-ctx.Done():
 			return nil
 		case f := <-inbox.calls:
 			f(ctx)
+		case <-m.posted.signal:
+			for _, f := range m.posted.take() {
+				f()
+			}
 		case <-timer.C:
 			m.retryDue(ctx)
+			m.probe(time.Now())
 		}
 	}
 }
@@ -221,24 +271,12 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 		unknown = append(unknown, s.ID)
 	}
 	m.inspect(ctx, unknown)
+	m.checkDirectory()
 	// What was destroyed while nobody told us: while the agent or the engine
 	// was down.
-	for _, id := range append(m.cfg.Files.ids(), m.cfg.Saved.Keys()...) {
+	for _, id := range slices.Concat(m.known(), m.cfg.Saved.Keys()) {
 		if !there[id] {
 			m.gone(id)
-		}
-	}
-	m.mu.Lock()
-	for id := range m.skipped {
-		if !there[id] {
-			delete(m.skipped, id)
-		}
-	}
-	m.synced = true
-	m.mu.Unlock()
-	for id := range m.seen {
-		if !there[id] {
-			delete(m.seen, id)
 		}
 	}
 	for id := range m.retry {
@@ -246,6 +284,20 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 			delete(m.retry, id)
 		}
 	}
+	m.mu.Lock()
+	m.synced = true
+	m.mu.Unlock()
+}
+
+// known gives the containers that have been met.
+func (m *ContainerMonitor) known() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ids := slices.Collect(maps.Keys(m.routes))
+	for _, road := range [][]string{m.cfg.Files.ids(), m.cfg.Streams.ids()} {
+		ids = append(ids, road...) // they may be at the rest of a log that is no more
+	}
+	return ids
 }
 
 // knowEngine asks the engine for its name and directory, without which nothing
@@ -265,14 +317,20 @@ func (m *ContainerMonitor) knowEngine(ctx context.Context) bool {
 	}
 	info.Name = cmp.Or(info.Name, "unknown")
 	m.info, m.askAt = info, time.Time{}
+	m.checkDirectory()
 	return true
+}
+
+// containersDir is where this process sees the containers' directories.
+func (m *ContainerMonitor) containersDir() string {
+	return cmp.Or(m.cfg.ContainersDir, filepath.Join(m.info.RootDir, "containers"))
 }
 
 // fileInfo says where a container's log is and how it is labelled.
 func (m *ContainerMonitor) fileInfo(c docker.Container) ContainerLogFileInfo {
 	dir := m.cfg.ContainersDir
 	if dir == "" && c.LogPath == "" {
-		dir = filepath.Join(m.info.RootDir, "containers")
+		dir = m.containersDir()
 	}
 	info := fileInfoOf(dir, c)
 	info.Host = cmp.Or(m.cfg.Host, m.info.Name)
@@ -295,7 +353,7 @@ func (m *ContainerMonitor) event(ctx context.Context, e docker.Event) {
 			m.cfg.Cache.Set(c)
 		}
 		if e.Action == docker.ActionDie {
-			m.cfg.Files.containerExited(e.ID)
+			m.exited(e.ID)
 		}
 	case docker.ActionRename:
 		// The new name counts from the next start.
@@ -305,15 +363,27 @@ func (m *ContainerMonitor) event(ctx context.Context, e docker.Event) {
 	}
 }
 
+// exited says that a container runs no more.
+func (m *ContainerMonitor) exited(id string) {
+	m.mu.Lock()
+	if r := m.routes[id]; r != nil {
+		r.info.Running = false
+	}
+	m.mu.Unlock()
+	m.cfg.Files.containerExited(id)
+	m.cfg.Streams.containerExited(id)
+}
+
 // gone forgets a container that is no more.
 func (m *ContainerMonitor) gone(id string) {
 	m.cfg.Cache.Delete(id)
-	m.cfg.Files.containerRemoved(id)
-	delete(m.seen, id)
 	delete(m.retry, id)
 	m.mu.Lock()
-	delete(m.skipped, id)
+	delete(m.routes, id)
 	m.mu.Unlock()
+	if !m.cfg.Streams.containerRemoved(id) {
+		m.cfg.Files.containerRemoved(id)
+	}
 }
 
 // inspect asks the engine about containers and acts on the answers.
@@ -345,30 +415,232 @@ func (m *ContainerMonitor) retryLater(id string, err error) {
 }
 
 // startContainerMonitoring decides how a container's log is read and begins, or
-// goes on, to read it.
+// goes on, to read it: at each start, and at each look at the list.
 func (m *ContainerMonitor) startContainerMonitoring(c docker.Container) {
-	first := !m.seen[c.ID]
-	m.seen[c.ID] = true
-	if c.ID == m.cfg.SelfID && c.Labels[enableLabel] != "true" {
-		if first {
-			m.cfg.Logger.Info("the agent's own container is not captured", "container", c.Name, "to_capture_it", "label "+enableLabel+"=true")
+	info := m.fileInfo(c)
+	m.mu.Lock()
+	r := m.routes[c.ID]
+	if r == nil {
+		r = &containerRoute{}
+		info.stats = &entry.Stats{}
+		m.routes[c.ID] = r
+		if m.dirErr != nil && m.cfg.Routing.fallsBack() && slices.Contains(m.cfg.Routing.LogDrivers, c.Driver) {
+			r.broken = m.dirErr
+			r.breaker.openNow(time.Now())
 		}
+	} else {
+		info.stats = r.info.stats
+	}
+	// A rename counts from the next start.
+	again := !r.decided || r.info.StartedAt.Before(info.StartedAt)
+	r.info = info
+	m.mu.Unlock()
+	if again {
+		m.selectContainer(r)
+	}
+	m.takeRoute(r)
+}
+
+// selectContainer decides whether a container is captured at all.
+func (m *ContainerMonitor) selectContainer(r *containerRoute) {
+	c := r.info
+	saved, _ := m.cfg.Saved.Lookup(c.ID)
+	name := namesOf(c, saved.Note).name
+	captured, reason := m.cfg.Selection.decide(name, c.Image, c.Labels)
+	if c.ID == m.cfg.SelfID && !enabled(c.Labels) {
+		captured, reason = false, "the agent's own container; label "+enableLabel+"=true captures it"
+	}
+	if captured {
+		reason = ""
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.name, r.excluded = name, reason
+}
+
+// takeRoute lets a container's log be read on the road that is right for it now.
+func (m *ContainerMonitor) takeRoute(r *containerRoute) {
+	route, reason := decideRoute(m.cfg.Routing, r.info.Driver, !r.breaker.isOpen())
+	if r.excluded != "" {
+		route, reason = routeNone, r.excluded
+	}
+	before, decided := r.route, r.decided
+	if r.moving {
+		return // moved comes here again
+	}
+	if before == routeFile && route == routeStream && !m.cfg.Files.release(r.info.ID) {
+		return // it is being read after all
+	}
+	m.mu.Lock()
+	r.route, r.reason, r.decided = route, reason, true
+	r.moving = before == routeStream && route == routeFile
+	moving := r.moving
+	m.mu.Unlock()
+	if !decided || route != before {
+		m.routed(r)
+	}
+	switch {
+	case moving:
+		m.cfg.Streams.release(r.info.ID, func() { m.posted.post(func() { m.moved(r) }) })
+	case route == routeFile:
+		m.addContainerLogFile(r.info)
+	case route == routeStream:
+		m.monitorContainerStream(r.info)
+	}
+}
+
+// moved goes on with a container whose stream has come to its end, so that its
+// file can be read.
+func (m *ContainerMonitor) moved(r *containerRoute) {
+	m.mu.Lock()
+	r.moving = false
+	there := m.routes[r.info.ID] == r
+	m.mu.Unlock()
+	if !there {
+		m.cfg.Files.containerRemoved(r.info.ID)
 		return
 	}
-	if !slices.Contains(m.cfg.LogDrivers, c.Driver) {
+	m.takeRoute(r)
+}
+
+// addContainerLogFile lets a container's log be read from its file.
+func (m *ContainerMonitor) addContainerLogFile(info ContainerLogFileInfo) { m.cfg.Files.add(info) }
+
+// monitorContainerStream lets a container's log be read through the Docker API.
+func (m *ContainerMonitor) monitorContainerStream(info ContainerLogFileInfo) { m.cfg.Streams.add(info) }
+
+// routed counts a decision, and says what an operator may not expect.
+func (m *ContainerMonitor) routed(r *containerRoute) {
+	switch {
+	case r.excluded != "":
+		m.cfg.Logger.Info("container is not captured", "container", r.name, "reason", r.excluded)
+		return
+	case r.route == routeNone && r.info.Driver != driverNone:
+		m.cfg.Logger.Warn("container is not captured", "container", r.name, "driver", r.info.Driver, "reason", r.reason)
+		return
+	case r.route == routeNone:
+		return
+	}
+	m.routing.WithLabelValues(driverName(r.info.Driver), r.route.method()).Inc()
+}
+
+// FileAccess says that a container's file could not be read, or, with nil, that
+// it can be again. It may be called from any goroutine and does not block.
+func (m *ContainerMonitor) FileAccess(id string, err error) {
+	m.posted.post(func() { m.fileAccess(id, err) })
+}
+
+func (m *ContainerMonitor) fileAccess(id string, err error) {
+	m.mu.Lock()
+	r := m.routes[id]
+	m.mu.Unlock()
+	if r == nil || r.route != routeFile {
+		return
+	}
+	opened := false
+	m.mu.Lock()
+	switch {
+	case err == nil:
+		r.breaker.succeed()
+	case m.cfg.Routing.fallsBack(): // else it is tried again by itself
+		opened = r.breaker.fail(time.Now())
+	}
+	m.mu.Unlock()
+	if opened {
+		m.broken(r, err)
+	}
+}
+
+// broken lets a container be streamed whose breaker has opened.
+func (m *ContainerMonitor) broken(r *containerRoute, err error) {
+	m.checkDirectory()
+	m.mu.Lock()
+	r.broken = err
+	dir := m.dirErr != nil
+	m.mu.Unlock()
+	m.takeRoute(r)
+	if r.route != routeStream {
+		// It is being read after all.
 		m.mu.Lock()
-		m.skipped[c.ID] = c.Driver
+		r.broken, r.breaker = nil, breaker{}
 		m.mu.Unlock()
-		if first {
-			m.cfg.Logger.Warn("container is not captured: its log driver keeps no file that can be read",
-				"container", c.Name, "driver", c.Driver, "readable", m.cfg.LogDrivers)
-		}
 		return
 	}
-	if first {
-		m.routing.WithLabelValues(driverName(c.Driver), MethodFileMonitor).Inc()
+	m.breaks.WithLabelValues(MethodStreaming).Inc()
+	level := slog.LevelWarn
+	if dir {
+		level = slog.LevelDebug // said of all together
 	}
-	m.cfg.Files.add(m.fileInfo(c))
+	m.cfg.Logger.Log(context.Background(), level, "log file cannot be read: the container is streamed through the Docker API until it can be",
+		"container", r.name, "error", err)
+}
+
+// checkDirectory finds out whether the directory of containers can be read. If it
+// cannot, that is one problem, and every container on the file road is streamed.
+func (m *ContainerMonitor) checkDirectory() {
+	if !m.cfg.Routing.Files {
+		return
+	}
+	err := readDirectory(m.containersDir())
+	m.mu.Lock()
+	before := m.dirErr
+	m.dirErr = err
+	m.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		m.cfg.Logger.Error("the directory of Docker's containers cannot be read: no log can be read from its file", "error", err,
+			"streamed_instead", m.cfg.Routing.fallsBack())
+	case err == nil && before != nil:
+		m.cfg.Logger.Info("the directory of Docker's containers can be read again")
+	}
+}
+
+// nextProbe is when the file of a container that is streamed instead is to be
+// tried next; zero: there is none.
+func (m *ContainerMonitor) nextProbe() (next time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.routes {
+		if at := r.breaker.probeAt(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
+// probe tries the files that are due, and lets those that can be read come back.
+func (m *ContainerMonitor) probe(now time.Time) {
+	m.mu.Lock()
+	var due []*containerRoute
+	for _, r := range m.routes {
+		if at := r.breaker.probeAt(); !at.IsZero() && !now.Before(at) {
+			due = append(due, r)
+		}
+	}
+	m.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
+	m.checkDirectory()
+	for _, r := range due {
+		err := m.dirErr
+		if err == nil {
+			err = tryLog(r.info.LogPath)
+		}
+		m.mu.Lock()
+		closed := r.breaker.probed(now, err == nil)
+		if closed {
+			r.broken = nil
+		} else {
+			r.broken = err
+		}
+		m.mu.Unlock()
+		if closed {
+			m.breaks.WithLabelValues(MethodFileMonitor).Inc()
+			m.cfg.Logger.Info("log file can be read again: the container comes back from streaming", "container", r.name)
+			m.takeRoute(r)
+		}
+	}
 }
 
 // driverName bounds the label: Docker's own drivers by name, plugins together.
@@ -380,24 +652,118 @@ func driverName(driver string) string {
 	return "other"
 }
 
-// ContainerHealth is the state of the engine as the agent sees it, for /health.
+// ContainerHealth is the state of the engine and of the routes as the agent sees
+// them, for /health.
 type ContainerHealth struct {
 	// Err says why the engine cannot be reached, since Since; nil if it can.
 	Err   error
 	Since time.Time
 	// Synced is set once the first list of containers has been dealt with.
 	Synced bool
-	// NotCaptured counts containers without a readable file, by log driver.
+	// NotCaptured counts containers whose logs cannot be read, by log driver;
+	// those with driver none have none.
 	NotCaptured map[string]int
+	// Excluded counts containers that are not to be captured.
+	Excluded int
+	// DirErr is why the directory of containers cannot be read; nil if it can.
+	DirErr error
+	// Broken counts the containers that are streamed because their file cannot
+	// be read, and BrokenBy is why one of them is.
+	Broken   int
+	BrokenBy error
 }
 
 // Health gives the engine's state.
 func (m *ContainerMonitor) Health() ContainerHealth {
+	noLog := m.cfg.Streams.noLog()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := ContainerHealth{Err: m.engine, Since: m.since, Synced: m.synced, NotCaptured: make(map[string]int)}
-	for _, driver := range m.skipped {
-		h.NotCaptured[driver]++
+	h := ContainerHealth{Err: m.engine, Since: m.since, Synced: m.synced, NotCaptured: make(map[string]int), DirErr: m.dirErr}
+	for id, r := range m.routes {
+		switch {
+		case r.excluded != "":
+			h.Excluded++
+		case r.decided && r.route == routeNone, noLog[id]:
+			h.NotCaptured[r.info.Driver]++
+		}
+		if r.breaker.isOpen() {
+			h.Broken++
+			h.BrokenBy = cmp.Or(h.BrokenBy, r.broken)
+		}
 	}
 	return h
+}
+
+// ContainerStatus is how a container's log is read.
+type ContainerStatus struct {
+	ContainerLogFileInfo
+	Method, Reason string
+	// Delivered is how far the store has taken each stream.
+	Delivered [entry.NumStreams]entry.Position
+	// Lag is for how long there has been something that is not read, UnreadBytes
+	// how much that is, of files only.
+	Lag         time.Duration
+	UnreadBytes int64
+	// Stats are the container's lines since the agent's start.
+	Stats *entry.Stats
+	// Errors counts failures to read the log since then, LastErr is the last one.
+	Errors    int64
+	LastErr   error
+	LastErrAt time.Time
+}
+
+// Containers tells of every container that the engine has, in no order.
+func (m *ContainerMonitor) Containers() []ContainerStatus {
+	m.mu.Lock()
+	all := make([]ContainerStatus, 0, len(m.routes))
+	for _, r := range m.routes {
+		if !r.decided {
+			continue
+		}
+		info := r.info
+		info.Name = r.name
+		all = append(all, ContainerStatus{ContainerLogFileInfo: info, Method: r.route.method(), Reason: r.reason, Stats: info.stats})
+	}
+	m.mu.Unlock()
+	now := time.Now()
+	for i := range all {
+		c := &all[i]
+		var st logStatus
+		switch c.Method {
+		case MethodFileMonitor:
+			st, _ = m.cfg.Files.status(c.ID, now)
+		case MethodStreaming:
+			if st, _ = m.cfg.Streams.status(c.ID, now); st.noLog {
+				c.Method, c.Reason = routeNone.method(), "the engine cannot read its log back"
+			}
+		}
+		c.Lag, c.UnreadBytes, c.Errors, c.LastErr, c.LastErrAt = st.lag, st.unreadBytes, st.errors, st.lastErr, st.lastErrAt
+		if saved, known := m.cfg.Saved.Lookup(c.ID); known {
+			c.Delivered = saved.Positions
+		}
+	}
+	return all
+}
+
+// mailbox takes what a loop is to do from others, who do not wait for it.
+type mailbox struct {
+	signal chan struct{} // has room for one: there is something
+
+	mu    sync.Mutex
+	calls []func()
+}
+
+func (b *mailbox) post(f func()) {
+	b.mu.Lock()
+	b.calls = append(b.calls, f)
+	b.mu.Unlock()
+	tell(b.signal)
+}
+
+func (b *mailbox) take() []func() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	calls := b.calls
+	b.calls = nil
+	return calls
 }

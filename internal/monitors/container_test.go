@@ -301,14 +301,19 @@ func TestLabelsOf(t *testing.T) {
 // containers is a ContainerMonitor on a fake engine, with the files beside it.
 type containers struct {
 	*fixture
-	engine *fakeEngine
-	reg    *prometheus.Registry
-	cm     *ContainerMonitor
+	engine  *fakeEngine
+	api     *fakeAPI
+	streams *StreamMonitor
+	reg     *prometheus.Registry
+	cm      *ContainerMonitor
 }
 
 func newContainers(t *testing.T, change func(*ContainerMonitorConfig)) *containers {
 	t.Helper()
-	c := &containers{fixture: newFixture(t, nil, nil), engine: newFakeEngine(), reg: prometheus.NewRegistry()}
+	c := &containers{fixture: newFixture(t, nil, nil), engine: newFakeEngine(), api: newFakeAPI(), reg: prometheus.NewRegistry()}
+	c.streams = NewStreamMonitor(StreamMonitorConfig{
+		LogConfig: c.m.cfg.LogConfig, Open: c.api.Open, MaxStreams: 10, Metrics: NewStreamMetrics(c.reg),
+	})
 	c.make(change)
 	return c
 }
@@ -316,7 +321,8 @@ func newContainers(t *testing.T, change func(*ContainerMonitorConfig)) *containe
 func (c *containers) make(change func(*ContainerMonitorConfig)) {
 	c.t.Helper()
 	cfg := ContainerMonitorConfig{
-		Engine: c.engine, Files: c.m, Cache: NewContainerMetadataCache(0, nil), Saved: c.store, LogDrivers: []string{"json-file"},
+		Engine: c.engine, Files: c.m, Streams: c.streams, Cache: NewContainerMetadataCache(0, nil), Saved: c.store,
+		Routing:       RoutingConfig{Files: true, LogDrivers: []string{"json-file"}, Fallback: true, Streaming: true},
 		ContainersDir: c.dir, Logger: discardLogger(), Registerer: c.reg,
 	}
 	if change != nil {
@@ -356,7 +362,7 @@ func (c *containers) monitored() []string {
 }
 
 func TestContainerMonitorResync(t *testing.T) {
-	c := newContainers(t, nil)
+	c := newContainers(t, func(cfg *ContainerMonitorConfig) { cfg.Routing.Streaming = false })
 	c.add("a")
 	c.write("a", jsonEntry("stdout", "1\n", at(1)))
 	d := c.add("exited")
@@ -523,7 +529,7 @@ func TestContainerMonitorOwnContainer(t *testing.T) {
 	if got := c.monitored(); !reflect.DeepEqual(got, []string{"other"}) {
 		t.Errorf("monitored: %q", got)
 	}
-	d.Labels = map[string]string{"log_capturer.enable": "true"}
+	d.Labels, d.StartedAt = map[string]string{"log_capturer.enable": "true"}, at(1)
 	c.engine.set(d)
 	c.write("self", jsonEntry("stdout", "me\n", at(1)))
 	c.event(docker.ActionStart, "self")
@@ -595,7 +601,7 @@ func TestContainerMonitorRun(t *testing.T) {
 }
 
 func TestNewContainerMonitorRefusesDrivers(t *testing.T) {
-	if _, err := NewContainerMonitor(ContainerMonitorConfig{LogDrivers: []string{"journald"}, Registerer: prometheus.NewRegistry()}); err == nil {
+	if _, err := NewContainerMonitor(ContainerMonitorConfig{Routing: RoutingConfig{LogDrivers: []string{"journald"}}, Registerer: prometheus.NewRegistry()}); err == nil {
 		t.Error("accepted")
 	}
 }

@@ -100,7 +100,7 @@ func TestSkipRule(t *testing.T) {
 	} {
 		rule := c.rule
 		rule.pass(c.seq, c.offset, c.last)
-		if over := rule.kind == skipNothing; over != c.over {
+		if over := !rule.holds(); over != c.over {
 			t.Errorf("%+v at %d:%d, time %d: over is %v", c.rule, c.seq, c.offset, c.last, over)
 		}
 	}

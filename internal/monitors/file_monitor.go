@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,10 +17,10 @@ import (
 )
 
 const (
-	// MethodFileMonitor is the road of logs read from their files,
-	// MethodStreaming that of those that the Docker API streams.
+	// MethodFileMonitor is the road of logs read from their files.
 	MethodFileMonitor = "file_monitor"
-	MethodStreaming   = "streaming"
+	// MethodStreaming is that of logs that the Docker API streams.
+	MethodStreaming = "streaming"
 
 	// readBytes is how much of one log is read at a time. It bounds how long
 	// the others wait, and is longer than Docker's longest entry.
@@ -35,6 +33,10 @@ const (
 	// quietTicks is after how many reads without news a log's writes are
 	// watched again instead.
 	quietTicks = 2
+
+	// unseenPolls is after how many polls in a row that could not see a log's
+	// path reading it counts as failed, though what is held can be read on.
+	unseenPolls = 3
 
 	// openRetryMax is the longest pause between tries to open a log that cannot
 	// be read, or to go on after a read error.
@@ -82,6 +84,9 @@ type FileMonitorConfig struct {
 	ShipMalformed bool
 	// MaxDescriptors bounds the log files held open at a time; 0: no bound.
 	MaxDescriptors int64
+	// Access, unless nil, is told of each failure to read a container's log, and
+	// with nil when it can be read again. It must neither block nor call back.
+	Access func(id string, err error)
 
 	Metrics *FileMetrics
 }
@@ -93,6 +98,7 @@ type FileMonitor struct {
 	cfg         FileMonitorConfig
 	wake        wakeSource
 	descriptors *tail.Descriptors
+	forgotten   *forgetter
 
 	mu     sync.Mutex
 	logs   map[string]*fileLog     // by container ID
@@ -101,9 +107,7 @@ type FileMonitor struct {
 	ready  []laneQueue             // by lane
 	said   map[string]struct{}     // problems that were logged and are not over
 	failed map[*fileLog]logProblem // logs that cannot be read now
-	// forgetting are removed containers whose last lines are on their way.
-	forgetting map[string]struct{}
-	gapAt      time.Time // when lines were last found to be lost
+	gapAt  time.Time               // when lines were last found to be lost
 }
 
 // logState says whose a log is.
@@ -137,11 +141,18 @@ type schedule struct {
 	// exact: the log was watched before there was a file, so that every one was
 	// told.
 	exact bool
-	// quiet counts the reads in a row that brought nothing. fails and retryAt are of stateClosed and
-	// stateFailed.
-	quiet   int
+	// quiet counts the reads in a row that brought nothing, unseen the polls
+	// that could not see the path though the container runs.
+	quiet, unseen int
+	// fails and retryAt are of stateClosed and stateFailed.
 	fails   int
 	retryAt time.Time
+	// newsAt is since when there has been something to read; zero: nothing.
+	newsAt time.Time
+	// errors counts all failures to open or read it; lastErr is the last one.
+	errors    int64
+	lastErr   error
+	lastErrAt time.Time
 }
 
 // logProblem is why a log cannot be read.
@@ -175,12 +186,12 @@ func newFileMonitor(cfg FileMonitorConfig, wake wakeSource) *FileMonitor {
 		cfg:         cfg,
 		wake:        wake,
 		descriptors: &tail.Descriptors{Max: cfg.MaxDescriptors},
+		forgotten:   newForgetter(&cfg.LogConfig),
 		logs:        make(map[string]*fileLog),
 		byWD:        make(map[int]*fileLog),
 		active:      make(map[*fileLog]struct{}),
 		said:        make(map[string]struct{}),
 		failed:      make(map[*fileLog]logProblem),
-		forgetting:  make(map[string]struct{}),
 	}
 	for range cfg.Outlet.Lanes() {
 		m.ready = append(m.ready, laneQueue{signal: make(chan struct{}, 1)})
@@ -228,9 +239,11 @@ func (m *FileMonitor) add(info ContainerLogFileInfo) {
 		}
 		return
 	}
+	m.mu.Unlock()
 	lg := &fileLog{}
 	lg.containerLog, lg.startNames = m.cfg.newLog(info, MethodFileMonitor)
 	lg.wd, lg.exited, lg.lane = -1, !info.Running, lg.src.Lane
+	m.mu.Lock()
 	m.logs[info.ID] = lg
 	m.mu.Unlock()
 	m.open(lg)
@@ -254,14 +267,14 @@ func (m *FileMonitor) containerRemoved(id string) {
 	lg := m.logs[id]
 	if lg == nil {
 		m.mu.Unlock()
-		m.forget(id)
+		m.forgotten.forget(id)
 		return
 	}
 	lg.exited, lg.removed = true, true
 	if lg.state == stateClosed {
 		m.drop(lg)
 		m.mu.Unlock()
-		m.forget(id)
+		m.forgotten.forget(id)
 		return
 	}
 	if lg.tail != nil {
@@ -271,21 +284,44 @@ func (m *FileMonitor) containerRemoved(id string) {
 	m.mu.Unlock()
 }
 
-func (m *FileMonitor) forget(id string) {
-	if _, known := m.cfg.Registry.Lookup(id); !known {
-		return
+// release gives a container whose log cannot be read to the other road. It is
+// false if the log is being read after all.
+func (m *FileMonitor) release(id string) bool {
+	m.mu.Lock()
+	lg := m.logs[id]
+	if lg == nil {
+		m.mu.Unlock()
+		return true
 	}
-	err := m.cfg.Registry.Forget(id)
+	if lg.state != stateClosed && lg.state != stateFailed {
+		m.mu.Unlock()
+		return false
+	}
+	m.drop(lg)
+	m.mu.Unlock()
+	if lg.placed {
+		m.cfg.Registry.Unregister(lg.log)
+	}
+	return true
+}
+
+// status gives what is to be told of a container's log; false if it is not one of
+// the monitor's.
+func (m *FileMonitor) status(id string, now time.Time) (logStatus, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if errors.Is(err, positions.ErrInFlight) {
-		m.forgetting[id] = struct{}{} // the poll tries again
-		return
+	lg := m.logs[id]
+	if lg == nil {
+		return logStatus{}, false
 	}
-	delete(m.forgetting, id)
-	if err != nil {
-		m.cfg.Logger.Warn("position of a removed container could not be deleted", "container_id", id, "error", err)
+	st := logStatus{errors: lg.errors, lastErr: lg.lastErr, lastErrAt: lg.lastErrAt}
+	if !lg.newsAt.IsZero() {
+		st.lag = now.Sub(lg.newsAt)
 	}
+	if lg.tail != nil {
+		st.unreadBytes = lg.tail.Unread()
+	}
+	return st, true
 }
 
 // Wake says that the store takes a source's lines again.
@@ -323,6 +359,9 @@ func (m *FileMonitor) news(lg *fileLog) {
 // enqueue puts a log at the back of its lane's queue. mu is held.
 func (m *FileMonitor) enqueue(lg *fileLog) {
 	lg.state, lg.again = stateQueued, false
+	if lg.newsAt.IsZero() {
+		lg.newsAt = time.Now()
+	}
 	q := &m.ready[lg.lane]
 	q.logs = append(q.logs, lg)
 	select {
@@ -412,7 +451,7 @@ func (m *FileMonitor) open(lg *fileLog) {
 		case lg.removed:
 			m.drop(lg)
 			m.mu.Unlock()
-			m.forget(lg.id)
+			m.forgotten.forget(lg.id)
 			return
 		case lg.exited && errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
 			// Its log was deleted, or it never wrote one; a start brings it back.
@@ -514,6 +553,14 @@ func (m *FileMonitor) first(problem string) bool {
 // time of the next try. mu is held.
 func (m *FileMonitor) failedBy(lg *fileLog, err error) {
 	m.cfg.Metrics.readErrors.Inc()
+	lg.errors++
+	lg.lastErr, lg.lastErrAt = err, time.Now()
+	if lg.newsAt.IsZero() {
+		lg.newsAt = lg.lastErrAt // for all we know
+	}
+	if m.cfg.Access != nil {
+		m.cfg.Access(lg.id, err)
+	}
 	p, known := m.failed[lg]
 	if !known {
 		p.since = time.Now()
@@ -541,6 +588,9 @@ func (m *FileMonitor) recovered(lg *fileLog) {
 		return
 	}
 	delete(m.failed, lg)
+	if m.cfg.Access != nil {
+		m.cfg.Access(lg.id, nil)
+	}
 	if len(m.failed) == 0 {
 		m.cfg.Logger.Info("all logs can be read again", "after", time.Since(p.since).Round(time.Second))
 	}
@@ -748,11 +798,8 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 	for _, lg := range m.logs {
 		logs = append(logs, lg)
 	}
-	forgetting := slices.Collect(maps.Keys(m.forgetting))
 	m.mu.Unlock()
-	for _, id := range forgetting {
-		m.forget(id)
-	}
+	m.forgotten.again()
 	var suspects []*fileLog
 	for _, lg := range logs {
 		m.mu.Lock()
@@ -773,6 +820,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 			}
 		case stateIdle, stateActive, stateQueued, stateReading, stateHeld:
 			found, err := lg.tail.Check()
+			m.countUnseen(lg, err != nil || found == tail.Gone)
 			switch {
 			case err != nil:
 				m.cannotLook(err)
@@ -814,6 +862,34 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 		m.handleLogRotation(lg)
 	}
 	return logs
+}
+
+// countUnseen takes account of a look at the path of a log. One that cannot be
+// seen for long, though its container runs, is handed to the reader, which finds
+// out that rotation cannot be followed: its directory was closed or unmounted.
+func (m *FileMonitor) countUnseen(lg *fileLog, unseen bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !unseen || lg.exited:
+		lg.unseen = 0
+	case lg.unseen < unseenPolls:
+		if lg.unseen++; lg.unseen == unseenPolls {
+			m.news(lg)
+		}
+	}
+}
+
+// visible says why the path of a log cannot be seen; nil if it can.
+func (lg *fileLog) visible() error {
+	state, err := lg.tail.Check()
+	if err == nil && state == tail.Gone {
+		err = &fs.PathError{Op: "stat", Path: lg.path, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return explain(err)
+	}
+	return nil
 }
 
 // readLane reads the logs of a lane in turns.
@@ -872,6 +948,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	m.mu.Lock()
 	final := lg.exited // now: the room for the batch may have been long in coming
 	lg.hand(&lg.containerLog)
+	unseen := lg.unseen == unseenPolls
 	m.mu.Unlock()
 	if final {
 		// Its last rotation may not have been told yet.
@@ -886,6 +963,9 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	}
 	if lg.placed {
 		r = j.visit(lg, b, buf, final)
+	}
+	if unseen && !r.news && r.err == nil {
+		r.err = lg.visible()
 	}
 	if ignored == 0 && lg.ignored > 0 {
 		m.cfg.Logger.Info("entries older than ignore_older_than are skipped", "container", lg.name)
@@ -933,11 +1013,11 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		m.drop(lg)
 		m.mu.Unlock()
 		if removed {
-			m.forget(lg.id)
+			m.forgotten.forget(lg.id)
 		}
 		return
 	default:
-		lg.state = stateActive
+		lg.state, lg.newsAt = stateActive, time.Time{}
 		if _, ticking := m.active[lg]; !ticking {
 			m.active[lg] = struct{}{}
 			if len(m.active) == 1 {

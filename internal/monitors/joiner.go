@@ -112,6 +112,7 @@ func (j *joiner) entry(lg *containerLog, b *entry.Batch, off int, seq, at, end i
 	}
 	b.Add(l.Time, off, entry.Class(l.Stream), 0)
 	st.note(l.Time)
+	st.unended = false
 	lg.lastTime = max(lg.lastTime, l.Time)
 }
 
@@ -150,6 +151,7 @@ func (j *joiner) special(lg *containerLog, b *entry.Batch, seq, at, end int64) {
 		st.open, st.cut, st.fragT, st.fragSeq, st.before = true, false, t, seq, before
 	}
 	st.note(t)
+	st.unended = l.Fragment
 	if len(st.frag) > 0 && len(st.frag)+len(l.Message) > j.maxLine {
 		j.ship(lg, b, l.Stream, st.frag, entry.FlagPartial)
 		st.frag = st.frag[:0]

@@ -95,6 +95,38 @@ func NewFileMetrics(reg prometheus.Registerer) *FileMetrics {
 	}
 }
 
+// StreamMetrics are the counters of the streams.
+type StreamMetrics struct {
+	open                prometheus.Gauge
+	turns, errors, gaps prometheus.Counter
+	reg                 prometheus.Registerer
+}
+
+// NewStreamMetrics registers the counters.
+func NewStreamMetrics(reg prometheus.Registerer) *StreamMetrics {
+	counter := counters(reg)
+	m := &StreamMetrics{
+		reg:    reg,
+		open:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "log_capturer_streams_open", Help: "Logs open through the Docker API now; at most max_streams."}),
+		turns:  counter("stream_turns_total", "Logs opened to be read up to their present end, because of max_streams or after an exit."),
+		errors: counter("stream_errors_total", "Streams that could not be opened or broke off."),
+		gaps:   counter("stream_gaps_total", "Containers that were removed before their stream had been read to its end."),
+	}
+	reg.MustRegister(m.open)
+	return m
+}
+
+// observe registers the gauges that the monitor itself answers.
+func (m *StreamMonitor) observe(reg prometheus.Registerer) {
+	gauge := func(name, help string, f func(StreamHealth) float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "log_capturer_" + name, Help: help},
+			func() float64 { return f(m.Health()) }))
+	}
+	gauge("streaming_containers", "Running containers whose logs are read through the Docker API.", func(h StreamHealth) float64 { return float64(h.Running) })
+	gauge("streams_failed", "Logs that cannot be streamed now.", func(h StreamHealth) float64 { return float64(h.Failed) })
+	gauge("stream_lag_seconds", "For how long the streamed log has not been read of which that is longest.", func(h StreamHealth) float64 { return h.Lag.Seconds() })
+}
+
 // observe registers the gauges that the monitor itself answers.
 func (m *FileMonitor) observe(reg prometheus.Registerer) {
 	gauge := func(name, help string, f func() float64) {

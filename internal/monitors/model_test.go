@@ -1,6 +1,7 @@
 package monitors
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,17 +13,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
+	"github.com/log-capturer/log_capturer/internal/docker"
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/positions"
 	"github.com/log-capturer/log_capturer/internal/tail"
 	"github.com/log-capturer/log_capturer/internal/tail/dockertest"
 )
 
-// TestModelFollow lets a writer that does what Docker does, the monitor's own
+// TestModelFollow lets a writer that does what Docker does, the monitors' own
 // steps, deliveries, acknowledgements, events of the engine (late) and of the
-// kernel (late or lost), and crashes of the agent come in any order. The oracle
-// is the list of lines written. As long as every file was on disk when it was
-// looked for:
+// kernel (late or lost), hand-overs between the file and the stream, and crashes
+// of the agent come in any order. The oracle is the list of lines written. As
+// long as every file was on disk when it was looked for, and nothing rotates
+// while the log is streamed (the engine itself loses lines then):
 //
 //   - no line is missing, and each stream's come in order;
 //   - no line comes twice, except those that were not acknowledged at a crash;
@@ -67,9 +70,11 @@ type modelStream struct {
 	// on are the spans on their way, in order: first those that are delivered
 	// and not acknowledged, then those that are not delivered.
 	on        []*modelSpan
-	delivered int   // of on
-	at        place // of what has been delivered
-	acked     place
+	delivered int // of on
+	// first says after how many rotations the first entry of a time was written.
+	first map[int64]int
+	at    place // of what has been delivered
+	acked place
 }
 
 type model struct {
@@ -86,6 +91,8 @@ type model struct {
 	badAt    int      // the next one expected; -1: any that is not behind badAcked
 	badAcked int
 
+	pace int64 // nanoseconds between lines, times 0 to 3
+
 	// The container as the engine knows it, and what the agent has not been
 	// told yet.
 	name                string
@@ -100,7 +107,25 @@ type model struct {
 	j      *joiner
 	buf    []byte
 	looked int // rotations done when the agent had last seen every file
+
+	// The other road.
+	road Route
+	api  *fakeAPI
+	sm   *StreamMonitor
+	sj   *joiner
+	conn *fakeStream // nil: not connected
+	sr   streamRun   // of conn
+	// A position without a file is good for timeLeft rotations after timeAt.
+	timeLeft, timeAt int
 }
+
+// modelOutlet gives the model what is submitted.
+type modelOutlet struct {
+	*fakeOutlet
+	m *model
+}
+
+func (o modelOutlet) Submit(_ int, b *entry.Batch) { o.m.sent(b) }
 
 const modelID = "0123456789abcdef"
 
@@ -111,7 +136,7 @@ func newModel(rt *rapid.T) *model {
 	}
 	m := &model{
 		rt: rt, dir: filepath.Join(root, modelID), data: filepath.Join(root, "data-0"),
-		clock: t0.UnixNano(), name: "web",
+		clock: t0.UnixNano(), name: "web", road: routeFile, api: newFakeAPI(),
 		buf: make([]byte, rapid.SampledFrom([]int{400, 700, 2000}).Draw(rt, "buffer")),
 	}
 	if err := os.Mkdir(m.dir, 0o700); err != nil {
@@ -121,10 +146,25 @@ func newModel(rt *rapid.T) *model {
 	maxFiles := rapid.IntRange(1, 4).Draw(rt, "max-file")
 	m.w = dockertest.New(rt, filepath.Join(m.dir, modelID+"-json.log"), maxFiles,
 		rapid.Bool().Draw(rt, "compress"), rapid.Bool().Draw(rt, "unlink"))
+	m.pace = rapid.SampledFrom([]int64{1, crossStreams * 3 / 5}).Draw(rt, "pace")
 	m.startedAt = m.clock
+	for s := range m.streams {
+		m.streams[s].first = make(map[int64]int)
+	}
+	m.api.firstMatch = rapid.Bool().Draw(rt, "since ends at its first match")
+	m.api.start(modelID)
 	m.startAgent()
-	m.fm.add(m.info())
+	m.add()
 	return m
+}
+
+// add tells the road that the log takes of the container as it is now.
+func (m *model) add() {
+	if m.road == routeStream {
+		m.sm.add(m.info())
+	} else {
+		m.fm.add(m.info())
+	}
 }
 
 func (m *model) close() {
@@ -171,6 +211,10 @@ func (m *model) startAgent() {
 		},
 		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(reg),
 	}, m.wake)
+	logs := m.fm.cfg.LogConfig
+	logs.Outlet = modelOutlet{newFakeOutlet(1), m}
+	m.sm = NewStreamMonitor(StreamMonitorConfig{LogConfig: logs, MaxStreams: 1, Metrics: NewStreamMetrics(reg)})
+	m.conn = nil
 	m.j = &joiner{maxLine: 1 << 20, shipMalformed: true, begin: m.store.Begin, started: m.fm.cfg.startedAgain}
 }
 
@@ -195,14 +239,17 @@ func (m *model) look() {
 // reach: while it holds the newest file, as many as there are files; else the
 // file in which its position is must stay on disk.
 func (m *model) rotationsLeft() int {
-	if m.held() != nil {
+	switch {
+	case m.road == routeStream:
+		return 0
+	case m.held() != nil:
 		return m.w.MaxFiles - (m.w.Rotations - m.looked)
 	}
 	return m.w.LastPart() - (m.w.Rotations - m.looked)
 }
 
 func (m *model) step() {
-	switch rapid.IntRange(0, 19).Draw(m.rt, "step") {
+	switch rapid.IntRange(0, 20).Draw(m.rt, "step") {
 	case 0, 1, 2, 3, 4, 5:
 		m.write()
 	case 6, 7, 8, 9:
@@ -219,6 +266,8 @@ func (m *model) step() {
 		m.containerStep()
 	case 19:
 		m.restart()
+	case 20:
+		m.handOver()
 	}
 	m.look()
 }
@@ -236,6 +285,7 @@ func (m *model) write() {
 		text := fmt.Sprintf("garbage %d", len(m.garbage))
 		if m.w.Write([]byte(text + "\n")) {
 			m.garbage = append(m.garbage, text)
+			m.rt.Logf("written: malformed %q after %d rotations", text, m.w.Rotations)
 			m.wake.tell(m.dir, wakeEvent{written: true})
 		}
 	default:
@@ -264,7 +314,7 @@ func (m *model) writeEntry(s entry.Stream) {
 	ended := shape > 1
 	at := st.clock
 	if !st.open {
-		m.clock += rapid.Int64Range(0, 3).Draw(m.rt, "later")
+		m.clock += m.pace * rapid.Int64Range(0, 3).Draw(m.rt, "later")
 		// The streams race for the writer: across them times may fall.
 		at = max(st.clock, m.clock-rapid.Int64Range(0, 2).Draw(m.rt, "behind"), m.startedAt)
 		text = fmt.Sprintf("%v %d ", s, len(st.written)) + text
@@ -287,7 +337,14 @@ func (m *model) writeEntry(s entry.Stream) {
 		return
 	}
 	m.wake.tell(m.dir, wakeEvent{written: true})
+	m.rt.Logf("written: %v %q, time %d, after %d rotations", s, raw, at-t0.UnixNano(), m.w.Rotations)
+	m.api.change(modelID, func(l *fakeAPILog) {
+		l.entries = append(l.entries, apiEntry{stderr: s == entry.Stderr, time: at, text: raw})
+	})
 	st.clock = at
+	if _, known := st.first[at]; !known {
+		st.first[at] = m.w.Rotations
+	}
 	if !st.open {
 		st.written = append(st.written, modelLine{time: at, name: m.name, run: m.run})
 	}
@@ -299,11 +356,21 @@ func (m *model) writeEntry(s entry.Stream) {
 
 // containerStep lets the container exit, or start again, perhaps renamed.
 func (m *model) containerStep() {
-	if m.w.Stopped() {
+	switch {
+	case m.w.Stopped():
 		m.start()
-	} else {
+	case !m.rotatedEmpty():
 		m.exit()
 	}
+	m.rt.Logf("container stopped: %v", m.w.Stopped())
+}
+
+// rotatedEmpty reports whether a rotation has just made the log. Docker rotates
+// because a line comes, so that it is empty for microseconds only; an empty file
+// that is compressed later would not be known again.
+func (m *model) rotatedEmpty() bool {
+	st, err := os.Stat(m.w.Path)
+	return m.w.Rotating() || m.w.Rotations > 0 && (err != nil || st.Size() == 0)
 }
 
 func (m *model) exit() {
@@ -313,7 +380,11 @@ func (m *model) exit() {
 	}
 	m.clock += 5
 	m.finished = m.clock
-	m.news = append(m.news, func() { m.fm.containerExited(modelID) })
+	m.api.exit(modelID)
+	m.news = append(m.news, func() {
+		m.fm.containerExited(modelID)
+		m.sm.containerExited(modelID)
+	})
 }
 
 func (m *model) start() {
@@ -331,8 +402,8 @@ func (m *model) start() {
 			settled = settled && l.run == m.run
 		}
 	}
-	lg := m.log()
-	switching := lg != nil && (lg.coming != nil || lg.next != nil)
+	lg, names := m.core()
+	switching := lg != nil && (names.coming != nil || lg.next != nil)
 	if m.renamed && (switching || len(m.news) > 0) {
 		return // of three names at a time the middle one may not be used
 	}
@@ -345,11 +416,24 @@ func (m *model) start() {
 	m.clock += 5
 	m.startedAt = m.clock
 	m.w.Start()
-	m.news = append(m.news, func() { m.fm.add(m.info()) })
+	m.api.start(modelID)
+	m.news = append(m.news, m.add)
 	if m.renamed && lg != nil {
 		m.tell() // the first lines of a start that is not known bear the name before
 	}
 	m.settle()
+}
+
+// core is what the road of the log has of it; nil if nothing.
+func (m *model) core() (*containerLog, *startNames) {
+	if m.road == routeStream {
+		if lg := m.sm.logs[modelID]; lg != nil {
+			return &lg.containerLog, &lg.startNames
+		}
+	} else if lg := m.log(); lg != nil {
+		return &lg.containerLog, &lg.startNames
+	}
+	return nil, nil
 }
 
 // settle tells of a start before the agent takes its first fragment for the last
@@ -381,12 +465,16 @@ func (m *model) kernel() {
 	case 2:
 		m.fm.tick(nil)
 	case 3:
-		m.fm.add(m.info()) // one more look at the list
+		m.add() // one more look at the list
 	}
 }
 
 // read lets the lane's reader visit some logs.
 func (m *model) read() {
+	if m.road == routeStream {
+		m.readStream()
+		return
+	}
 	var b entry.Batch
 	for range rapid.IntRange(1, 3).Draw(m.rt, "visits") {
 		lg := m.fm.take(0)
@@ -398,6 +486,142 @@ func (m *model) read() {
 	}
 	m.j.counts, m.j.malformed = visitCounts{}, nil
 	m.sent(&b)
+}
+
+// readStream lets a stream be opened, or read as far as it goes without waiting.
+func (m *model) readStream() {
+	lg := m.sm.logs[modelID]
+	if m.conn == nil {
+		for !lg.running && !m.w.Stopped() && len(m.news) > 0 {
+			m.tell() // else a fragment of the new run may be taken for the last one of that before
+		}
+		if !lg.running && !lg.unread() {
+			return
+		}
+		m.sr = streamRun{follow: rapid.Bool().Draw(m.rt, "follow"), running: lg.running, exits: lg.exits}
+		lg.hand(&lg.containerLog)
+		o := docker.LogsOptions{Follow: m.sr.follow}
+		if since := m.sm.resume(lg); since > 0 {
+			o.Since = time.Unix(0, since)
+		}
+		s, err := m.api.Open(context.Background(), modelID, o)
+		if err != nil {
+			m.rt.Fatal(err)
+		}
+		m.conn, _ = s.(*fakeStream)
+		m.sj = &joiner{maxLine: 1 << 20, begin: m.store.Begin, started: m.sm.cfg.startedAgain}
+	}
+	for range rapid.IntRange(1, 20).Draw(m.rt, "entries") {
+		if !m.conn.Buffered() && !m.conn.ended() {
+			return
+		}
+		f, err := m.conn.Next()
+		if err != nil {
+			m.endStream(lg)
+			return
+		}
+		if err := m.sm.take(context.Background(), lg, m.sj, &oneEntry{m.conn}, f); err != nil {
+			m.rt.Fatal(err)
+		}
+	}
+}
+
+// oneEntry is a stream whose entries come one by one.
+type oneEntry struct{ *fakeStream }
+
+func (oneEntry) Buffered() bool { return false }
+
+// endStream is what StreamMonitor.stream does at a clean end, without waiting.
+func (m *model) endStream(lg *streamLog) {
+	m.conn = nil
+	m.rt.Logf("stream has ended: %+v, %d exits are known", m.sr, lg.exits)
+	if !m.sr.over(lg.exits) {
+		return
+	}
+	if err := m.sm.endLines(context.Background(), lg, m.sj); err != nil {
+		m.rt.Fatal(err)
+	}
+	lg.readExits = m.sr.exits
+	if m.sr.running {
+		lg.readExits++
+	}
+}
+
+// handOver lets the log change its road in the middle of everything.
+func (m *model) handOver() {
+	if m.full {
+		return // the API stops at malformed lines
+	}
+	if rapid.Bool().Draw(m.rt, "all is told") {
+		for len(m.news) > 0 {
+			m.tell()
+		}
+	}
+	if m.road == routeStream {
+		m.sm.release(modelID, func() {})
+		m.conn, m.road = nil, routeFile
+		m.add()
+		m.rt.Log("to the file")
+		return
+	}
+	for m.w.Rotating() {
+		m.w.Step()
+	}
+	if !m.canStream(m.data) {
+		return
+	}
+	m.fm.ready[0].logs = nil
+	if lg := m.log(); lg != nil {
+		lg.state = stateFailed
+	}
+	if !m.fm.release(modelID) {
+		m.rt.Fatal("not released")
+	}
+	m.road = routeStream
+	m.add()
+	m.rt.Log("to the stream")
+}
+
+// canStream reports whether everything that is not delivered is on disk, so that
+// the engine can give it, and notes how long that will be so.
+func (m *model) canStream(data string) bool {
+	saved, left := m.find(data)
+	if left < 0 || !m.whole(saved) {
+		return false
+	}
+	if now, known := m.store.Lookup(modelID); known && !m.whole(now) || m.pieces() {
+		return false
+	}
+	m.timeLeft, m.timeAt = left, m.w.Rotations
+	return true
+}
+
+// pieces reports whether a part of a line has been shipped and the rest has not:
+// by time alone the rest cannot always be told from what was before.
+func (m *model) pieces() bool {
+	for s := range m.streams {
+		st := &m.streams[s]
+		if st.at.off > 0 || st.acked.off > 0 {
+			return true
+		}
+		for _, sp := range st.on {
+			if n := len(sp.lines); n > 0 && sp.lines[n-1].flags&entry.FlagPartial != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// whole reports whether all entries of exactly the time of a position are on
+// disk: they are counted from the first.
+func (m *model) whole(saved positions.Saved) bool {
+	for s, pos := range saved.Read {
+		if first, ok := m.streams[s].first[pos.Time]; ok && m.w.Rotations-first > m.w.LastPart() {
+			return false
+		}
+	}
+	return true
 }
 
 // sent takes over a batch that is on its way now.
@@ -442,6 +666,7 @@ func (m *model) deliver(s entry.Stream) {
 }
 
 func (m *model) deliverLine(s entry.Stream, l shipped) {
+	m.rt.Logf("delivered: %v %q, flags %v, time %d", s, l.text, l.flags, l.time-t0.UnixNano())
 	st := &m.streams[s]
 	// A line whose rest never came may have been shipped as a piece.
 	if i := st.at.i; i < len(st.written) && st.at.off > 0 && st.at.off == len(st.written[i].text) && !st.written[i].ended &&
@@ -470,6 +695,7 @@ func (m *model) deliverLine(s entry.Stream, l shipped) {
 // not part of its lines: one that stands between the fragments of a line may
 // come again after a crash.
 func (m *model) deliverBad(l shipped) {
+	m.rt.Logf("delivered: malformed %q", l.text)
 	if m.badAt < 0 { // the first after a crash
 		if m.badAt = slices.Index(m.garbage, l.text); m.badAt > m.badAcked {
 			m.rt.Fatalf("malformed %q came first after a crash, %d were acknowledged", l.text, m.badAcked)
@@ -509,6 +735,9 @@ func (m *model) restart() {
 	for m.w.Rotating() {
 		m.w.Step()
 	}
+	if m.rotatedEmpty() {
+		return
+	}
 	m.starts++
 	data := filepath.Join(filepath.Dir(m.dir), fmt.Sprintf("data-%d", m.starts))
 	// The disk as it is now: after kill -9 what was not written is lost.
@@ -519,6 +748,7 @@ func (m *model) restart() {
 		// a crash would lose now is lost indeed.
 		return
 	}
+	m.rt.Logf("restart from %+v", saved)
 	m.stopAgent()
 	if err := m.store.Close(); err != nil {
 		m.rt.Fatal(err)
@@ -537,6 +767,9 @@ func (m *model) restart() {
 	m.fm.logs = map[string]*fileLog{} // nothing is held while the agent is down
 	m.looked = m.w.Rotations - (m.w.LastPart() - left)
 	m.wake = newFakeWake()
+	if m.road == routeStream {
+		m.road = routeFile // while nobody looks
+	}
 	for range rapid.IntRange(0, 6).Draw(m.rt, "meanwhile") {
 		m.write()
 	}
@@ -544,11 +777,15 @@ func (m *model) restart() {
 		m.w.Step()
 	}
 	byTime := !m.full && rapid.IntRange(0, 3).Draw(m.rt, "identity lost") == 0
-	if byTime {
+	if byTime && m.whole(saved) {
 		m.loseIdentity(saved)
 	}
+	streamed := !m.full && rapid.IntRange(0, 2).Draw(m.rt, "another configuration") == 0
 	m.startAgent()
-	m.fm.add(m.info())
+	if streamed && m.canStream(m.data) {
+		m.road = routeStream
+	}
+	m.add()
 }
 
 // find gives the positions in a directory, and how many rotations leave the
@@ -573,6 +810,12 @@ func (m *model) find(data string) (saved positions.Saved, left int) {
 	for _, pos := range saved.Read {
 		if pos.IsZero() {
 			left = min(left, m.w.LastPart()-m.w.Rotations)
+			continue
+		}
+		if (pos.File == entry.FileID{}) {
+			if left = min(left, m.timeLeft-(m.w.Rotations-m.timeAt)); !m.whole(saved) {
+				return saved, -1
+			}
 			continue
 		}
 		seq, ok := l.Find(pos.File)
@@ -635,6 +878,12 @@ func (m *model) end() {
 	m.w.Finish()
 	for len(m.news) > 0 {
 		m.tell()
+	}
+	if m.road == routeStream {
+		for lg := m.sm.logs[modelID]; lg.unread() || m.conn != nil; {
+			m.readStream()
+		}
+		m.sm.release(modelID, func() {})
 	}
 	for round := 0; len(m.fm.logs) > 0; round++ {
 		if round > 1000 {

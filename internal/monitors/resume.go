@@ -14,7 +14,14 @@ type skipRule struct {
 	// by time: everything before time, and so many entries of exactly time.
 	time int64
 	left uint32
+	// passed: by time, and reading has come so far that most probably nothing
+	// is left to cover: the stream's position is not held back any more. The end
+	// of a line that was long in coming has the time of its beginning, though.
+	passed bool
 }
+
+// holds reports whether the stream is still short of what has been delivered.
+func (s *skipRule) holds() bool { return s.kind != skipNothing && !s.passed }
 
 type skipKind uint8
 
@@ -54,10 +61,10 @@ func (s *skipRule) covers(seq, end, t int64) bool {
 // stream behind it: some milliseconds (measured: 2), and a margin.
 const crossStreams = int64(time.Second)
 
-// pass ends the rule when reading has come to where nothing it covers can
-// follow, though no entry of its stream has come: a stream that stays silent
-// must not hold its position back for ever. last is the time of the last entry
-// of any stream.
+// pass lets the position go when reading has come to where nothing that the rule
+// covers is to be expected, though no entry of its stream has come: a stream that
+// stays silent must not hold its position back for ever. last is the time of the
+// last entry of any stream.
 func (s *skipRule) pass(seq, offset, last int64) {
 	switch s.kind {
 	case skipByOffset:
@@ -65,9 +72,7 @@ func (s *skipRule) pass(seq, offset, last int64) {
 			s.kind = skipNothing
 		}
 	case skipByTime:
-		if last > s.time+crossStreams {
-			s.kind = skipNothing
-		}
+		s.passed = s.passed || last > s.time+crossStreams
 	case skipNothing:
 	}
 }
@@ -142,4 +147,20 @@ func byTime(pos entry.Position) skipRule {
 		return skipRule{}
 	}
 	return skipRule{kind: skipByTime, time: pos.Time, left: pos.Ordinal}
+}
+
+// sinceOf gives the time (Unix ns) from which on a log that has been read up to
+// the positions is to be asked of the API; 0: from its beginning.
+func sinceOf(saved [entry.NumStreams]entry.Position) int64 {
+	out, err := saved[entry.Stdout], saved[entry.Stderr]
+	switch {
+	case out.IsZero() || err.IsZero():
+		return 0
+	case out.File != entry.FileID{} && out.File == err.File && out.Offset == err.Offset:
+		// Both have been read up to one place of a file, behind which nothing
+		// is older than what lies before it, but for the race of the streams:
+		// one that is silent for a week does not need a week's log.
+		return max(0, max(out.Time, err.Time)-crossStreams)
+	}
+	return min(out.Time, err.Time)
 }

@@ -1,9 +1,7 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -42,11 +40,11 @@ type Health struct {
 	Problems []Problem `json:"problems"`
 }
 
-// healthTimeout bounds the context of the health and ready functions.
+// healthTimeout bounds the context of the health, ready and containers
+// functions.
 const healthTimeout = 5 * time.Second
 
-// healthHandler serves /health: 503 when unhealthy, else 200, with JSON that is
-// made for people too.
+// healthHandler serves /health: 503 when unhealthy, else 200.
 func healthHandler(health func(context.Context) Health) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
@@ -66,14 +64,10 @@ func healthHandler(health func(context.Context) Health) http.HandlerFunc {
 		if h.Status == StatusOK || h.Status == StatusDegraded {
 			code = http.StatusOK
 		}
-		var body bytes.Buffer
-		enc := json.NewEncoder(&body)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false) // never shown as HTML: the content type and nosniff say so
-		if err := enc.Encode(h); err != nil {
+		body, err := encode(h)
+		if err != nil {
 			code = http.StatusServiceUnavailable
-			body.Reset()
-			err = enc.Encode(Health{
+			body, err = encode(Health{
 				Status: StatusUnhealthy, Monitors: map[string]any{}, Sinks: map[string]any{},
 				Problems: []Problem{{
 					What:   fmt.Sprintf("the health of a component cannot be shown: %v", err),
@@ -84,7 +78,7 @@ func healthHandler(health func(context.Context) Health) http.HandlerFunc {
 				panic(err)
 			}
 		}
-		reply(w, code, "application/json; charset=utf-8", body.Bytes())
+		reply(w, code, jsonType, body)
 	}
 }
 

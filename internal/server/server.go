@@ -29,7 +29,8 @@ const (
 	drainTimeout = 2 * time.Second
 )
 
-// Options are what a Server shows and where. All fields are required.
+// Options are what a Server shows and where. All fields are required, except
+// Containers.
 type Options struct {
 	// Address is host:port; port 0 takes a free one.
 	Address string
@@ -40,6 +41,10 @@ type Options struct {
 	Ready  func(context.Context) error
 	// Reload reads the configuration anew and gives its faults.
 	Reload func(context.Context) error
+	// Containers gives how each container's log is captured, in any order, in
+	// memory that the caller may keep and change. As for Health, it must not
+	// block. Without it ContainersPath is not served.
+	Containers func(context.Context) []Container
 	// Metrics is what /metrics shows.
 	Metrics prometheus.Gatherer
 	Log     *slog.Logger
@@ -88,6 +93,8 @@ const index = `log_capturer
 /readyz   200 while Docker is reached and its containers are known
 /metrics  for Prometheus
 
+/api/v1/containers   how each container's log is captured, as JSON
+
 POST /-/reload   read the configuration anew; from this machine only
 `
 
@@ -103,6 +110,9 @@ func handler(o Options) http.Handler {
 	mux.Handle("GET /readyz", readyHandler(o.Ready))
 	mux.Handle("POST /-/reload", reloadHandler(o.Reload))
 	mux.Handle("GET /health", healthHandler(o.Health))
+	if o.Containers != nil {
+		mux.Handle("GET "+ContainersPath, containersHandler(o.Containers))
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 		// What one collector cannot say must not hide what the others say.

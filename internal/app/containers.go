@@ -1,0 +1,57 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/monitors"
+	"github.com/log-capturer/log_capturer/internal/server"
+)
+
+// listContainers tells how each container's log is captured.
+func (a *agent) listContainers(context.Context) []server.Container {
+	if a.containers == nil {
+		return nil
+	}
+	all := a.containers.Containers()
+	out := make([]server.Container, len(all))
+	for i := range all {
+		out[i] = containerView(&all[i])
+	}
+	return out
+}
+
+func containerView(c *monitors.ContainerStatus) server.Container {
+	v := server.Container{
+		ID: c.ID, Name: c.Name, Image: c.Image, Driver: c.Driver, Method: c.Method, Reason: c.Reason,
+		State: server.StateExited, Position: make(map[string]server.Position),
+		LagSeconds: c.Lag.Round(time.Millisecond).Seconds(), Errors: c.Errors, LastErrorAt: timeOrNil(c.LastErrAt.UTC()),
+		LinesRead: c.Stats.Read.Load(), LinesDelivered: c.Stats.Delivered.Load(),
+		LinesDeadLettered: c.Stats.DeadLettered.Load(), LinesMalformed: c.Stats.Malformed.Load(),
+	}
+	if c.Running {
+		v.State = server.StateRunning
+	}
+	if c.Method == monitors.MethodFileMonitor {
+		v.UnreadBytes = &c.UnreadBytes
+	}
+	if c.LastErr != nil {
+		v.LastError = c.LastErr.Error()
+	}
+	for s, pos := range c.Delivered {
+		if pos.IsZero() {
+			continue
+		}
+		var at server.Position
+		if pos.Time > 0 {
+			t := time.Unix(0, pos.Time).UTC()
+			at.Time = &t
+		}
+		if (pos.File != entry.FileID{}) {
+			at.Offset, at.Inode = &pos.Offset, pos.File.Inode
+		}
+		v.Position[entry.Stream(s).String()] = at
+	}
+	return v
+}

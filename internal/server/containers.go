@@ -1,0 +1,111 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// ContainersPath is where the containers are shown.
+const ContainersPath = "/api/v1/containers"
+
+// The values of Container.Method.
+const (
+	MethodFileMonitor = "file_monitor"
+	MethodStreaming   = "streaming"
+	MethodNone        = "none" // not captured
+)
+
+// The values of Container.State.
+const (
+	StateRunning = "running"
+	StateExited  = "exited"
+)
+
+// Container is how the log of one container is captured. It has no field for
+// what may hold secrets: environment, command, labels.
+type Container struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Image  string `json:"image"`
+	Driver string `json:"driver"` // Docker's log driver
+	Method string `json:"method"` // MethodFileMonitor, MethodStreaming or MethodNone
+	Reason string `json:"reason"` // why this method; for people
+	State  string `json:"state"`  // StateRunning or StateExited
+	// Position is where the delivered part ends, by stream ("stdout",
+	// "stderr"). A stream of which nothing is delivered is absent.
+	Position map[string]Position `json:"position"`
+	// LagSeconds is for how long there has been something that is not read.
+	LagSeconds float64 `json:"lag_seconds"`
+	// UnreadBytes is nil where it cannot be known: for all but files.
+	UnreadBytes *int64 `json:"unread_bytes,omitempty"`
+	// The lines are counted since the start or reload of the agent.
+	LinesRead         int64      `json:"lines_read"`
+	LinesDelivered    int64      `json:"lines_delivered"`
+	LinesDeadLettered int64      `json:"lines_dead_lettered"`
+	LinesMalformed    int64      `json:"lines_malformed"`
+	Errors            int64      `json:"errors"`
+	LastError         string     `json:"last_error,omitempty"` // no secrets: it is shown to everybody
+	LastErrorAt       *time.Time `json:"last_error_at,omitempty"`
+}
+
+// Position is how far one stream of a container is delivered.
+type Position struct {
+	// Time is that of the last delivered entry.
+	Time *time.Time `json:"time,omitempty"`
+	// Offset is that behind the entry in its file, in bytes, and Inode names
+	// the file; nil and 0 when the container is streamed.
+	Offset *int64 `json:"offset,omitempty"`
+	Inode  uint64 `json:"inode,omitempty"`
+}
+
+// Containers is the answer of ContainersPath.
+type Containers struct {
+	Containers []Container `json:"containers"`
+}
+
+// maxListings is how many requests for the containers are answered at once:
+// with a thousand containers each takes a megabyte until its client has read it.
+const maxListings = 4
+
+// containersHandler serves ContainersPath: all containers, sorted by name and
+// then ID.
+func containersHandler(containers func(context.Context) []Container) http.HandlerFunc {
+	slots := make(chan struct{}, maxListings)
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			reply(w, http.StatusServiceUnavailable, textType,
+				fmt.Appendf(nil, "%d such requests are being answered already: try again\n", maxListings))
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+		defer cancel()
+		list := containers(ctx)
+		slices.SortFunc(list, func(a, b Container) int {
+			return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+		})
+		// No null where a script expects something to walk through.
+		if list == nil {
+			list = []Container{}
+		}
+		for i := range list {
+			if list[i].Position == nil {
+				list[i].Position = map[string]Position{}
+			}
+		}
+		body, err := encode(Containers{list})
+		if err != nil {
+			reply(w, http.StatusInternalServerError, textType,
+				fmt.Appendf(nil, "the containers cannot be shown: %v: report this as a mistake in log_capturer\n", err))
+			return
+		}
+		reply(w, http.StatusOK, jsonType, body)
+	}
+}
