@@ -115,7 +115,7 @@ type logState uint8
 
 const (
 	stateClosed  logState = iota // no file yet, or none that can be read: the poll tries again
-	stateOpening                 // in the hands of open
+	stateOpening                 // in the hands of open, or of letGo
 	stateQueued                  // in its lane's queue
 	stateReading                 // in the hands of its lane's reader
 	stateActive                  // read to its end; looked at on each tick
@@ -998,23 +998,10 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	case r.more || lg.again:
 		m.enqueue(lg)
 	case done && lg.exited && lg.coming == nil || lg.removed && !r.more:
+		lg.state = stateOpening // not yet another's
 		removed := lg.removed
-		if !removed {
-			if lg.next != nil {
-				// Nothing has been written since its latest start.
-				lg.note = lg.next.note
-				var at int64
-				lg.file, _, at = lg.tail.Where()
-				m.cfg.startedAgain(&lg.containerLog, at)
-			}
-			// With mu held: a start that comes now registers the log anew.
-			m.cfg.Registry.Unregister(lg.log)
-		}
-		m.drop(lg)
 		m.mu.Unlock()
-		if removed {
-			m.forgotten.forget(lg.id)
-		}
+		m.letGo(lg, removed)
 		return
 	default:
 		lg.state, lg.newsAt = stateActive, time.Time{}
@@ -1026,6 +1013,37 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		}
 	}
 	m.mu.Unlock()
+}
+
+// letGo ends the reading of a log that has been read to its end. It waits for the
+// positions, so that m.mu must not be held: it would keep rotations waiting.
+func (m *FileMonitor) letGo(lg *fileLog, removed bool) {
+	if !removed {
+		if lg.next != nil {
+			// Nothing has been written since its latest start.
+			lg.note = lg.next.note
+			var at int64
+			lg.file, _, at = lg.tail.Where()
+			m.cfg.startedAgain(&lg.containerLog, at)
+		}
+		m.cfg.Registry.Unregister(lg.log)
+	}
+	m.mu.Lock()
+	if removed || lg.removed || lg.exited && lg.coming == nil {
+		removed = lg.removed
+		m.drop(lg)
+		m.mu.Unlock()
+		if removed {
+			m.forgotten.forget(lg.id)
+		}
+		return
+	}
+	// It has been started meanwhile, and goes on from its position.
+	delete(m.active, lg)
+	lg.tail.Close()
+	lg.tail, lg.placed, lg.state = nil, false, stateClosed
+	m.mu.Unlock()
+	m.open(lg)
 }
 
 // FileHealth is the state of the file monitor, for /health.

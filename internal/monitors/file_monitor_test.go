@@ -273,6 +273,7 @@ func TestFileMonitorExitMeetsStart(t *testing.T) {
 	f.write("c", jsonEntry("stdout", "2\n", at(2)))
 	lines := f.work()
 	f.m.poll(nil)
+	f.m.tick(nil)
 	lines = append(lines, f.work()...)
 	if len(lines) != 1 || lines[0].span.Seq == 0 {
 		t.Fatalf("%+v: lines without a span", lines)
@@ -702,5 +703,55 @@ func TestFileMonitorFullSpeed(t *testing.T) {
 	}
 	for finished.Load() < int32(len(kinds)) {
 		runtime.Gosched()
+	}
+}
+
+// startingRegistry lets a container start in the moment in which its log is let
+// go.
+type startingRegistry struct {
+	Registry
+	start func()
+}
+
+func (r *startingRegistry) Unregister(log uint32) {
+	r.Registry.Unregister(log)
+	if start := r.start; start != nil {
+		r.start = nil
+		start()
+	}
+}
+
+func TestFileMonitorStartWhileLettingGo(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	reg := &startingRegistry{Registry: f.store}
+	f.m.cfg.Registry = reg
+	info := f.info("a")
+	f.write("a", jsonEntry("stdout", "one\n", at(1)))
+	f.m.add(info)
+	first := f.work()
+	if got := texts(first); !reflect.DeepEqual(got, []string{"one"}) {
+		t.Fatalf("%q", got)
+	}
+	f.ack(first)
+	again := info
+	again.Name, again.StartedAt, again.FinishedAt = "renamed", at(20), at(10)
+	reg.start = func() {
+		f.write("a", jsonEntry("stdout", "two\n", at(21)))
+		f.m.add(again)
+	}
+	f.m.containerExited("a")
+	lines := f.work()
+	lines = append(lines, f.work()...)
+	if len(lines) != 1 || lines[0].text != "two" || lines[0].name != "renamed" {
+		t.Errorf("%+v", lines)
+	}
+	// And one that is removed in it.
+	reg.start = func() { f.m.containerRemoved("a") }
+	f.m.containerExited("a")
+	f.ack(lines)
+	f.work()
+	f.m.poll(nil)
+	if ids, keys := f.m.ids(), f.store.Keys(); len(ids) != 0 || len(keys) != 0 {
+		t.Errorf("%q, positions %q", ids, keys)
 	}
 }

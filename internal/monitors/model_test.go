@@ -394,8 +394,8 @@ func (m *model) start() {
 	// A rename counts from the next start. The position knows two names: those
 	// of the latest start and of what came before it. Of a log that was never
 	// read nothing is known.
-	_, known := m.store.Lookup(modelID)
-	settled := known && len(m.news) == 0
+	before, _ := m.store.Lookup(modelID)
+	settled := before.Note != "" && len(m.news) == 0
 	for s := range m.streams {
 		st := &m.streams[s]
 		for _, l := range st.written[min(st.acked.i, len(st.written)):] {
