@@ -29,7 +29,7 @@ GO_FILES      = find . \( -path ./bin -o -path ./var -o -path ./.git \) -prune -
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_.\/-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z0-9_.\/-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the agent: bin/log_capturer
@@ -42,6 +42,12 @@ test: ## all tests, as CI runs them: unit, real Docker, real log store
 .PHONY: test-unit
 test-unit: ## the tests that need neither Docker nor a log store
 	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v '/tests\(/\|$$\)')
+
+# Some minutes more the first time, for the engine is built from its source: not
+# part of `make test`.
+.PHONY: test-engines
+test-engines: build victoria-logs engine29 ## the tests with a real Docker, on Engine 29; ARGS: more for go test
+	@GO='$(GO)' ARGS='$(value ARGS)' exec scripts/test-engines.sh
 
 .PHONY: lint
 lint: bin/golangci-lint vet lint-sleep ## golangci-lint with .golangci.yml, and go vet
@@ -109,6 +115,25 @@ bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	CGO_ENABLED=0 $(GO) build -C tools/lint -trimpath -ldflags '-s -w' -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
+.PHONY: engine29
+engine29: bin/engine29/dockerd bin/engine29/runc ## build the Docker engine of `make test-engines`
+
+bin/engine29/dockerd: tools/dockerd/go.mod tools/dockerd/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/dockerd -trimpath -tags exclude_graphdriver_btrfs -ldflags '-s -w' -o ../../$@ github.com/moby/moby/v2/cmd/dockerd
+	@touch $@
+
+# The one tool that needs a C compiler: it enters namespaces before Go starts.
+bin/engine29/runc: tools/runc/go.mod tools/runc/go.sum
+	CGO_ENABLED=1 $(GO) build -C tools/runc -trimpath -ldflags '-s -w' -o ../../$@ github.com/opencontainers/runc
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what was built; what `make run` keeps in var/ stays
 	rm -rf bin coverage.out
+
+# For docs/reports/streaming.md: figures, with a quarter of an hour for them, and no
+# part of `make test`. The machine should have nothing else to do.
+.PHONY: measure-streaming
+measure-streaming: build test-deps ## measure what streaming costs beside reading files; ARGS: more for go test
+	LOG_CAPTURER_MEASURE=1 LOG_CAPTURER_REQUIRE_DOCKER=1 PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' \
+		$(GO) test ./tests/e2e -run '^TestMeasureStreaming$$' -v -count=1 -timeout 45m $(ARGS)

@@ -226,9 +226,10 @@ func (m *model) stopAgent() {
 	}
 }
 
-// look notes when the agent has seen every file there is.
+// look notes when the agent has seen every file there is. In mid-rotation there
+// may be no log, and nothing to be seen of that.
 func (m *model) look() {
-	if t := m.held(); t != nil {
+	if t := m.held(); t != nil && !m.w.Rotating() {
 		if state, err := t.Check(); err == nil && state != tail.Rotated {
 			m.looked = m.w.Done()
 		}

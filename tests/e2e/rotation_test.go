@@ -18,7 +18,7 @@ var rotations = []struct {
 }{
 	{"1mx3", "1m", "3", false, 15},
 	{"1mx3gz", "1m", "3", true, 15},
-	{"1mx1", "1m", "1", false, 0}, // some engines make no new file
+	{"1mx1", "1m", "1", false, 15},
 	{"100kx10", "100k", "10", false, 150},
 }
 

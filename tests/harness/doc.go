@@ -15,4 +15,7 @@
 // Where a part is missing (no root, no dockerd, no store's binary), a test is
 // skipped; with LOG_CAPTURER_REQUIRE_DOCKER=1 in the environment it fails
 // instead, so that no one believes in tests that did not run.
+//
+// The engine is the one installed, or LOG_CAPTURER_DOCKERD (the path of a
+// dockerd) with LOG_CAPTURER_RUNC (the path of a runc), both absolute.
 package harness

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,30 @@ const (
 	// apiLimit is for one call of the API.
 	apiLimit = 60 * time.Second
 )
+
+// The environment may choose other parts of the engine than those installed.
+// With LOG_CAPTURER_RUNC containers run without a seccomp profile: runc can be
+// built without libseccomp. Engine 20.10 cannot be told so and does not start.
+const (
+	dockerdEnv = "LOG_CAPTURER_DOCKERD"
+	runcEnv    = "LOG_CAPTURER_RUNC"
+)
+
+// dockerdBin and runcBin give names for exec.LookPath.
+func dockerdBin() string { return cmp.Or(os.Getenv(dockerdEnv), "dockerd") }
+func runcBin() string    { return cmp.Or(os.Getenv(runcEnv), "runc") }
+
+// chosenRuntime is what the engine calls the runtime of LOG_CAPTURER_RUNC.
+const chosenRuntime = "chosen"
+
+// runtimeArgs gives the arguments of dockerd for a runtime at the path runc;
+// none when that is empty.
+func runtimeArgs(runc string) []string {
+	if runc == "" {
+		return nil
+	}
+	return []string{"--add-runtime", chosenRuntime + "=" + runc, "--default-runtime", chosenRuntime, "--seccomp-profile=unconfined"}
+}
 
 // Dockerd is a Docker engine of the test's own. Its methods fail the test when
 // something goes wrong, and belong to the test's goroutine.
@@ -78,6 +103,7 @@ func StartDockerd(tb testing.TB, opts ...Option) *Dockerd {
 		"--bridge=none", "--iptables=false", "--ip6tables=false",
 		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", d.cgroup,
 	}
+	d.args = append(d.args, runtimeArgs(os.Getenv(runcEnv))...)
 	for _, o := range opts {
 		o(d)
 	}
@@ -163,7 +189,7 @@ func (d *Dockerd) logFile() string { return filepath.Join(d.dir, "dockerd.log") 
 
 // start runs dockerd and waits until it answers.
 func (d *Dockerd) start() error {
-	proc, err := startProcess(d.logFile(), "dockerd", d.args...)
+	proc, err := startProcess(d.logFile(), dockerdBin(), d.args...)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/log-capturer/log_capturer/internal/docker"
 	"github.com/log-capturer/log_capturer/tests/logwriter/lines"
+	"github.com/moby/moby/client"
 )
 
 // told is a docker.Watcher that hands on what it is told.
@@ -116,6 +119,28 @@ func TestDockerd(t *testing.T) {
 		if info.RootDir != d.DataRoot || info.Name != host || info.LoggingDriver != "json-file" || info.ServerVersion == "" || info.APIVersion == "" {
 			t.Errorf("%+v", info)
 		}
+	})
+
+	t.Run("its parts are those chosen", func(t *testing.T) {
+		want, err := exec.LookPath(dockerdBin())
+		if err == nil {
+			want, err = filepath.EvalSymlinks(want)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", d.Pid())); err != nil || got != want {
+			t.Errorf("dockerd is %s, want %s: %v", got, want, err)
+		}
+		info, err := d.API.Info(t.Context(), client.InfoOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, ok := info.Info.Runtimes[info.Info.DefaultRuntime]
+		if chosen := os.Getenv(runcEnv); !ok || chosen != "" && r.Path != chosen || chosen == "" && info.Info.DefaultRuntime == chosenRuntime {
+			t.Errorf("the runtime is %s, %+v; chosen is %q", info.Info.DefaultRuntime, r, chosen)
+		}
+		t.Logf("%s: version %s, runtime %s", want, info.Info.ServerVersion, r.Path)
 	})
 
 	t.Run("lines of each kind", func(t *testing.T) {

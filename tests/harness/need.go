@@ -18,7 +18,7 @@ func NeedDocker(tb testing.TB) {
 	if os.Geteuid() != 0 {
 		missing(tb, "a Docker engine of the test's own needs root")
 	}
-	for _, name := range []string{"dockerd", "containerd", "runc"} {
+	for _, name := range []string{dockerdBin(), "containerd", runcBin()} {
 		if _, err := exec.LookPath(name); err != nil {
 			missing(tb, fmt.Sprintf("%s is not installed (Debian: apt-get install docker.io containerd runc iptables): %v", name, err))
 		}
