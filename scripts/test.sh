@@ -63,7 +63,7 @@ mapfile -t integration < <(grep '/tests\(/\|$\)' <<<"$packages")
 mapfile -t allocs < <(grep -rlE --include='*_test.go' '^func Test\w*Alloc' cmd internal | xargs -r dirname | sort -u | sed 's|^|./|')
 
 # gotest argument... package...
-gotest() { "$GO" test -json -shuffle=on -timeout 10m -count=1 "$@"; }
+gotest() { "$GO" test -json -shuffle=on -timeout 20m -count=1 "$@"; }
 
 # The integration tests measure time and start daemons: they have the machine to
 # themselves, one package after the other.

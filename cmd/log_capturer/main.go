@@ -129,8 +129,9 @@ func (p *program) main(ctx context.Context, args []string) int {
 // complain writes to standard error; that this fails can be told to nobody.
 func (p *program) complain(format string, args ...any) { _, _ = fmt.Fprintf(p.err, format, args...) }
 
-const description = `Reads the logs that Docker keeps in files, and sends them to Loki. A line is
-taken for delivered only when Loki has accepted it.
+const description = `Reads the logs of Docker's containers, from their files where there are some and
+through the Docker API else, and sends them to Loki. A line is taken for
+delivered only when Loki has accepted it.
 
 Examples:
 

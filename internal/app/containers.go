@@ -36,8 +36,11 @@ func containerView(c *monitors.ContainerStatus) server.Container {
 	if c.Method == monitors.MethodFileMonitor {
 		v.UnreadBytes = &c.UnreadBytes
 	}
-	if c.LastErr != nil {
+	switch {
+	case c.LastErr != nil:
 		v.LastError = c.LastErr.Error()
+	case c.Err != nil: // why its file is not read
+		v.LastError = c.Err.Error()
 	}
 	for s, pos := range c.Delivered {
 		if pos.IsZero() {

@@ -60,6 +60,8 @@ type containerLog struct {
 	// It never changes for a container, so a restart skips the same ones.
 	ignoreBefore int64
 	ignored      int64 // entries skipped so
+	// over: reading has come to a start from which on nothing is captured.
+	over bool
 	fromEnd      bool  // what is there at the first start is not wanted
 }
 
@@ -175,6 +177,11 @@ func (s *startNames) startedAgain(c *LogConfig, lg *containerLog, info Container
 	return true
 }
 
+// stopAt says that nothing is captured from the container's present start on.
+func (s *startNames) stopAt(info ContainerLogFileInfo) {
+	s.coming = &nextStart{since: runSince(info)}
+}
+
 // hand gives the reader what has come.
 func (s *startNames) hand(lg *containerLog) {
 	if s.coming != nil {
@@ -185,7 +192,7 @@ func (s *startNames) hand(lg *containerLog) {
 // nextStart is another start of a log's container: the source from the first
 // entry on that is not older than since (Unix ns), and its note.
 type nextStart struct {
-	src   *entry.Source
+	src   *entry.Source // nil: nothing is captured from there on
 	since int64
 	note  string
 }
@@ -193,7 +200,7 @@ type nextStart struct {
 // then gives what is to come of two starts of which the first, nil if there was
 // none, has not been met in the log yet.
 func (n *nextStart) then(later *nextStart) *nextStart {
-	if n != nil && n.src.Name == later.src.Name {
+	if n != nil && n.src != nil && later.src != nil && n.src.Name == later.src.Name {
 		later.since = n.since
 	}
 	return later

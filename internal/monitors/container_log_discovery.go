@@ -63,7 +63,9 @@ type ContainerLogFileInfo struct {
 	// if there was none. A running container's FinishedAt is of the run before.
 	Created, StartedAt, FinishedAt time.Time
 	// Err says why the log cannot be read now, with what to do; nil if it can.
-	// It is fs.ErrNotExist for a container that has not been started yet.
+	// It is fs.ErrNotExist for a container that has not been started yet. Set
+	// by DiscoverContainerLogFiles, and for a container that is streamed for
+	// this reason.
 	Err error
 
 	// stats, unless nil, are the container's counters so far.
@@ -184,8 +186,12 @@ func explain(err error) error {
 		at, mode := blockedAt(pe.Path)
 		return fmt.Errorf("%w (%s has mode %v and uid %d may not pass): run the agent as root or give it the capability CAP_DAC_READ_SEARCH", err, at, mode, os.Geteuid())
 	case errors.Is(err, fs.ErrNotExist):
-		if dir := filepath.Dir(filepath.Dir(pe.Path)); !exists(dir) {
-			return fmt.Errorf("%w: Docker's directory %s is not visible here: mount it read-only at the same path, or set docker.containers_dir to where it is mounted", err, dir)
+		dir := filepath.Dir(pe.Path)
+		if parent := filepath.Dir(dir); !exists(parent) {
+			return fmt.Errorf("%w: Docker's directory %s is not visible here: mount it read-only at the same path, or set docker.containers_dir to where it is mounted", err, parent)
+		}
+		if !exists(dir) {
+			return fmt.Errorf("%w: the container's directory is not visible here: is %s that of this engine (docker info: Docker Root Dir)?", err, filepath.Dir(dir))
 		}
 	}
 	return err
@@ -210,27 +216,37 @@ func blockedAt(path string) (string, fs.FileMode) {
 	}
 }
 
-// readDirectory says why a directory cannot be listed, with what to do; nil if it
-// can.
-func readDirectory(dir string) error {
+// checkContainersDir says why no log can be found in Docker's directory of
+// containers, with what to do; nil if they can. There are containers, so that it
+// must not be empty, if containers is true.
+func checkContainersDir(dir string, containers bool) error {
+	const mount = "mount Docker's directory read-only at the same path, or set docker.containers_dir to where it is mounted"
+	// To be passed is enough: who may not list it can read the logs all the same.
+	_, err := os.Stat(dir + "/.")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s", err, mount)
+	case err != nil:
+		return explain(err)
+	case !containers:
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err == nil {
 		_, err = d.Readdirnames(1)
 		_ = d.Close()
 	}
-	switch {
-	case err == nil, errors.Is(err, io.EOF):
-		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: mount Docker's directory read-only at the same path, or set docker.containers_dir to where it is mounted", err)
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s is empty, though Docker has containers: %s", dir, mount)
 	}
-	return explain(err)
+	return nil
 }
 
 // tryLog says why a log cannot be read from its file; nil if it can.
 func tryLog(path string) error {
-	if err := readDirectory(filepath.Dir(path)); err != nil {
-		return err
+	dir, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && len(dir) == 0 {
+		return explain(err)
 	}
 	f, err := os.Open(path)
 	if err != nil {

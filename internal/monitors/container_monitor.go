@@ -29,6 +29,9 @@ const (
 	retryMax   = 30 * time.Second
 )
 
+// directoryEvery is how often a directory that cannot be read is looked at again.
+const directoryEvery = 10 * time.Second
+
 // EngineWatcher follows the containers of a Docker engine.
 type EngineWatcher interface {
 	Engine
@@ -76,6 +79,9 @@ type ContainerMonitor struct {
 	// zero, until it has answered.
 	info  docker.Info
 	askAt time.Time
+	// dirAt is when to look again at a directory that cannot be read; zero: it
+	// can.
+	dirAt time.Time
 
 	posted mailbox // what others have for the loop to do
 
@@ -255,13 +261,15 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 	if !m.knowEngine(ctx) {
 		return
 	}
+	m.checkDirectory(len(all) > 0)
 	there := make(map[string]bool, len(all))
 	var unknown []string
 	for _, s := range all {
 		there[s.ID] = true
 		if c, ok := m.cfg.Cache.Get(s.ID); ok && c.Name == s.Name {
-			if s.Running != c.Running {
-				// It was started or has exited since: the times have changed.
+			if s.Running != c.Running || !s.Running && m.streamed(s.ID) {
+				// It was started or has exited since, or perhaps both: the times
+				// have changed. In a file that would be seen.
 				unknown = append(unknown, s.ID)
 				continue
 			}
@@ -271,7 +279,6 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 		unknown = append(unknown, s.ID)
 	}
 	m.inspect(ctx, unknown)
-	m.checkDirectory()
 	// What was destroyed while nobody told us: while the agent or the engine
 	// was down.
 	for _, id := range slices.Concat(m.known(), m.cfg.Saved.Keys()) {
@@ -287,6 +294,14 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 	m.mu.Lock()
 	m.synced = true
 	m.mu.Unlock()
+}
+
+// streamed reports whether a container's log is streamed.
+func (m *ContainerMonitor) streamed(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.routes[id]
+	return r != nil && r.route == routeStream
 }
 
 // known gives the containers that have been met.
@@ -317,7 +332,6 @@ func (m *ContainerMonitor) knowEngine(ctx context.Context) bool {
 	}
 	info.Name = cmp.Or(info.Name, "unknown")
 	m.info, m.askAt = info, time.Time{}
-	m.checkDirectory()
 	return true
 }
 
@@ -427,6 +441,7 @@ func (m *ContainerMonitor) startContainerMonitoring(c docker.Container) {
 		if m.dirErr != nil && m.cfg.Routing.fallsBack() && slices.Contains(m.cfg.Routing.LogDrivers, c.Driver) {
 			r.broken = m.dirErr
 			r.breaker.openNow(time.Now())
+			m.breaks.WithLabelValues(MethodStreaming).Inc()
 		}
 	} else {
 		info.stats = r.info.stats
@@ -480,6 +495,9 @@ func (m *ContainerMonitor) takeRoute(r *containerRoute) {
 		m.routed(r)
 	}
 	switch {
+	case route == routeNone:
+		m.cfg.Files.exclude(r.info)
+		m.cfg.Streams.exclude(r.info)
 	case moving:
 		m.cfg.Streams.release(r.info.ID, func() { m.posted.post(func() { m.moved(r) }) })
 	case route == routeFile:
@@ -546,14 +564,17 @@ func (m *ContainerMonitor) fileAccess(id string, err error) {
 		opened = r.breaker.fail(time.Now())
 	}
 	m.mu.Unlock()
-	if opened {
+	switch {
+	case opened:
 		m.broken(r, err)
+	case err == nil && m.dirErr != nil:
+		m.checkDirectory(true)
 	}
 }
 
 // broken lets a container be streamed whose breaker has opened.
 func (m *ContainerMonitor) broken(r *containerRoute, err error) {
-	m.checkDirectory()
+	m.checkDirectory(true)
 	m.mu.Lock()
 	r.broken = err
 	dir := m.dirErr != nil
@@ -575,31 +596,37 @@ func (m *ContainerMonitor) broken(r *containerRoute, err error) {
 		"container", r.name, "error", err)
 }
 
-// checkDirectory finds out whether the directory of containers can be read. If it
-// cannot, that is one problem, and every container on the file road is streamed.
-func (m *ContainerMonitor) checkDirectory() {
+// checkDirectory finds out whether the directory of containers can be read, which
+// is not empty if there are containers. If it cannot, that is one problem, and
+// who comes is streamed at once.
+func (m *ContainerMonitor) checkDirectory(containers bool) {
 	if !m.cfg.Routing.Files {
 		return
 	}
-	err := readDirectory(m.containersDir())
+	m.dirAt = time.Time{}
+	err := checkContainersDir(m.containersDir(), containers)
 	m.mu.Lock()
 	before := m.dirErr
 	m.dirErr = err
 	m.mu.Unlock()
+	if err != nil {
+		m.dirAt = time.Now().Add(directoryEvery)
+	}
 	switch {
+	case !m.cfg.Routing.fallsBack(): // the first log that cannot be read says it
 	case err != nil && before == nil:
-		m.cfg.Logger.Error("the directory of Docker's containers cannot be read: no log can be read from its file", "error", err,
-			"streamed_instead", m.cfg.Routing.fallsBack())
+		m.cfg.Logger.Error("the directory of Docker's containers cannot be read: all logs are streamed through the Docker API until it can be", "error", err)
 	case err == nil && before != nil:
 		m.cfg.Logger.Info("the directory of Docker's containers can be read again")
 	}
 }
 
-// nextProbe is when the file of a container that is streamed instead is to be
-// tried next; zero: there is none.
+// nextProbe is when the file of a container that is streamed instead, or the
+// directory, is to be tried next; zero: there is none.
 func (m *ContainerMonitor) nextProbe() (next time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	next = m.dirAt
 	for _, r := range m.routes {
 		if at := r.breaker.probeAt(); !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -608,20 +635,23 @@ func (m *ContainerMonitor) nextProbe() (next time.Time) {
 	return next
 }
 
-// probe tries the files that are due, and lets those that can be read come back.
+// probe tries the files that are due, all of them if the directory can be read
+// again, and lets those that can be read come back.
 func (m *ContainerMonitor) probe(now time.Time) {
+	if at := m.nextProbe(); at.IsZero() || now.Before(at) {
+		return
+	}
+	before := m.dirErr
+	m.checkDirectory(true)
 	m.mu.Lock()
+	all := before != nil && m.dirErr == nil
 	var due []*containerRoute
 	for _, r := range m.routes {
-		if at := r.breaker.probeAt(); !at.IsZero() && !now.Before(at) {
+		if at := r.breaker.probeAt(); !at.IsZero() && (all || !now.Before(at)) {
 			due = append(due, r)
 		}
 	}
 	m.mu.Unlock()
-	if len(due) == 0 {
-		return
-	}
-	m.checkDirectory()
 	for _, r := range due {
 		err := m.dirErr
 		if err == nil {
@@ -721,7 +751,7 @@ func (m *ContainerMonitor) Containers() []ContainerStatus {
 			continue
 		}
 		info := r.info
-		info.Name = r.name
+		info.Name, info.Err = r.name, r.broken
 		all = append(all, ContainerStatus{ContainerLogFileInfo: info, Method: r.route.method(), Reason: r.reason, Stats: info.stats})
 	}
 	m.mu.Unlock()

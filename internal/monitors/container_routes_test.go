@@ -104,19 +104,52 @@ func TestContainerMonitorSelection(t *testing.T) {
 	if s := c.status("web"); s.Name != "web" || s.Method != MethodFileMonitor {
 		t.Errorf("%s, %s", s.Name, s.Method)
 	}
+	// What it wrote before is still read, but nothing behind it, though the reader
+	// comes to both at once.
+	c.write("web", jsonEntry("stdout", "two\n", at(2)), jsonEntry("stderr", "half", at(3)))
 	c.event(docker.ActionDie, "web")
+	c.with("web", func(d *docker.Container) { d.Name, d.StartedAt, d.FinishedAt = "secret-2", at(20), at(10) })
+	c.event(docker.ActionStart, "web")
+	c.write("web", jsonEntry("stdout", "hush\n", at(21)), jsonEntry("stderr", "hush\n", at(22)))
+	c.resync()
+	lines := c.work()
+	if got := texts(lines); !slices.Equal(got, []string{"two", "half"}) || lines[0].name != "web" {
+		t.Errorf("%+v", lines)
+	}
+	c.write("web", jsonEntry("stdout", "hush\n", at(23)))
+	c.resync()
+	c.m.poll(nil)
 	if got := c.work(); len(got) != 0 || len(c.monitored()) != 0 {
 		t.Errorf("%+v, %q", got, c.monitored())
 	}
-	c.with("web", func(d *docker.Container) { d.Name, d.StartedAt, d.FinishedAt = "secret-2", at(20), at(10) })
-	c.event(docker.ActionStart, "web")
-	c.write("web", jsonEntry("stdout", "hush\n", at(21)))
-	c.resync()
-	if got := c.work(); len(got) != 0 {
-		t.Errorf("%+v", got)
-	}
 	if s := c.status("web"); s.Method != "none" {
 		t.Errorf("%s", s.Method)
+	}
+}
+
+// A whole run of which nobody has told.
+func TestContainerMonitorRunUnseen(t *testing.T) {
+	c := newContainers(t, nil)
+	exited := func(start, end time.Time) func(d *docker.Container) {
+		return func(d *docker.Container) {
+			d.Driver, d.Running, d.Status, d.StartedAt, d.FinishedAt = "local", false, "exited", start, end
+		}
+	}
+	c.with("a", exited(t0, at(5)))
+	c.resync()
+	exits := func() int {
+		c.streams.mu.Lock()
+		defer c.streams.mu.Unlock()
+		return c.streams.logs["a"].exits
+	}
+	c.resync()
+	if n := exits(); n != 1 {
+		t.Errorf("%d exits", n)
+	}
+	c.with("a", exited(at(10), at(15)))
+	c.resync()
+	if n := exits(); n != 2 {
+		t.Errorf("%d exits", n)
 	}
 }
 
@@ -142,6 +175,9 @@ func TestContainerMonitorBreaker(t *testing.T) {
 	s := c.status("a")
 	if s.Method != MethodStreaming || s.Reason != reasonUnreadable || !slices.Contains(c.streams.ids(), "a") || len(c.monitored()) != 0 {
 		t.Fatalf("%s, %q, streamed: %q", s.Method, s.Reason, c.streams.ids())
+	}
+	if s.Err == nil || !strings.Contains(s.Err.Error(), "does not exist") {
+		t.Errorf("the reason is not told: %v", s.Err)
 	}
 	if h := c.cm.Health(); h.Broken != 1 || h.BrokenBy == nil || !strings.Contains(h.BrokenBy.Error(), "does not exist") {
 		t.Errorf("%+v", h)

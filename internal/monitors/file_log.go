@@ -62,7 +62,7 @@ func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r v
 	for s := range lg.streams {
 		switch st := &lg.streams[s]; {
 		case !st.open:
-		case !r.news && final:
+		case !r.news && final, lg.over:
 			j.endLine(&lg.containerLog, b, entry.Stream(s), 0)
 		case st.fragSeq < c.Seq && c.Offset > 0:
 			// Its file has been rotated away, and a whole buffer of the next

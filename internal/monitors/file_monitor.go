@@ -142,7 +142,8 @@ type schedule struct {
 	// told.
 	exact bool
 	// quiet counts the reads in a row that brought nothing, unseen the polls
-	// that could not see the path though the container runs.
+	// that could not see the path, or its directory, though the container is
+	// there.
 	quiet, unseen int
 	// fails and retryAt are of stateClosed and stateFailed.
 	fails   int
@@ -247,6 +248,18 @@ func (m *FileMonitor) add(info ContainerLogFileInfo) {
 	m.logs[info.ID] = lg
 	m.mu.Unlock()
 	m.open(lg)
+}
+
+// exclude says that a container is not captured from its present start on: what it
+// wrote before is still read.
+func (m *FileMonitor) exclude(info ContainerLogFileInfo) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if lg := m.logs[info.ID]; lg != nil {
+		lg.stopAt(info)
+		lg.exited = true
+		m.news(lg)
+	}
 }
 
 // containerExited says that a container runs no more: its log is read to its
@@ -424,7 +437,7 @@ func (m *FileMonitor) open(lg *fileLog) {
 		t, err := tail.Open(lg.path, tail.Options{Descriptors: m.descriptors})
 		m.mu.Lock()
 		if err == nil {
-			lg.tail = t
+			lg.tail, lg.unseen = t, 0
 			if !lg.exact {
 				lg.created, lg.firstSeq = 0, t.Seq()
 			}
@@ -453,13 +466,19 @@ func (m *FileMonitor) open(lg *fileLog) {
 			m.mu.Unlock()
 			m.forgotten.forget(lg.id)
 			return
-		case lg.exited && errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
+		case !errors.Is(err, fs.ErrNotExist):
+			m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, explain(err)))
+		case lg.exited && exists(filepath.Dir(lg.path)):
 			// Its log was deleted, or it never wrote one; a start brings it back.
 			m.drop(lg)
 			m.cfg.Logger.Debug("exited container has no log file", "container", lg.name, "path", lg.path)
-		case errors.Is(err, fs.ErrNotExist) && exists(filepath.Dir(filepath.Dir(lg.path))):
-			// Not started yet, or removed already. What comes is all new.
+		case exists(filepath.Dir(lg.path)):
+			// Not started yet. What comes is all new.
 			lg.retryAt, lg.fromEnd, lg.exact = time.Now(), false, true
+		case lg.unseen < unseenPolls && exists(filepath.Dir(filepath.Dir(lg.path))):
+			// Removed, most probably: the engine is about to say so.
+			lg.unseen++
+			lg.retryAt = time.Now()
 		default:
 			m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, explain(err)))
 		}
@@ -995,9 +1014,9 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		lg.quiet = 0
 	}
 	switch {
-	case r.more || lg.again:
+	case !lg.over && (r.more || lg.again):
 		m.enqueue(lg)
-	case done && lg.exited && lg.coming == nil || lg.removed && !r.more:
+	case lg.over, done && lg.exited && lg.coming == nil, lg.removed && !r.more:
 		lg.state = stateOpening // not yet another's
 		removed := lg.removed
 		m.mu.Unlock()
@@ -1019,7 +1038,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 // positions, so that m.mu must not be held: it would keep rotations waiting.
 func (m *FileMonitor) letGo(lg *fileLog, removed bool) {
 	if !removed {
-		if lg.next != nil {
+		if lg.next != nil && lg.next.src != nil {
 			// Nothing has been written since its latest start.
 			lg.note = lg.next.note
 			var at int64
@@ -1029,7 +1048,7 @@ func (m *FileMonitor) letGo(lg *fileLog, removed bool) {
 		m.cfg.Registry.Unregister(lg.log)
 	}
 	m.mu.Lock()
-	if removed || lg.removed || lg.exited && lg.coming == nil {
+	if removed || lg.removed || lg.over || lg.exited && lg.coming == nil {
 		removed = lg.removed
 		m.drop(lg)
 		m.mu.Unlock()

@@ -129,6 +129,10 @@ func (j *joiner) special(lg *containerLog, b *entry.Batch, seq, at, end int64) {
 	}
 	lg.lastTime = max(lg.lastTime, t)
 	if lg.next != nil && t >= lg.next.since {
+		if lg.next.src == nil {
+			lg.over = true
+			return
+		}
 		j.switchSource(lg, b, seq, at)
 	}
 	st := &lg.streams[l.Stream]

@@ -240,7 +240,8 @@ func (m *StreamMonitor) add(info ContainerLogFileInfo) {
 		if lg.startedAgain(&m.cfg.LogConfig, &lg.containerLog, info) {
 			lg.noLog = false
 		}
-		if lg.running && (!running || lg.startedAt.Before(info.StartedAt)) {
+		switch later := lg.startedAt.Before(info.StartedAt); {
+		case lg.running && (later || !running), later && !running:
 			lg.exits++ // nobody has told
 		}
 		if lg.startedAt.Before(info.StartedAt) {
@@ -252,6 +253,19 @@ func (m *StreamMonitor) add(info ContainerLogFileInfo) {
 		tell(lg.told)
 	}
 	lg.running = running
+}
+
+// exclude says that a container is not captured from its present start on: what it
+// wrote before is still read.
+func (m *StreamMonitor) exclude(info ContainerLogFileInfo) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if lg := m.logs[info.ID]; lg != nil {
+		lg.stopAt(info)
+		lg.running = false
+		tell(lg.told)
+		m.signal()
+	}
 }
 
 // containerExited says that a container runs no more: its log is read to its end.
@@ -371,6 +385,9 @@ func (m *StreamMonitor) monitor(ctx context.Context, lg *streamLog, follow bool)
 	lg.cancel()
 	lg.conn, lg.endBy, lg.held = streamNone, time.Time{}, false
 	now := time.Now()
+	if read.some {
+		lg.fails = 0 // it has worked
+	}
 	switch {
 	case read.toEnd:
 		lg.readAt = opened
@@ -511,8 +528,11 @@ func (m *StreamMonitor) stream(ctx context.Context, lg *streamLog, follow bool) 
 			return r, err
 		}
 		r.some = true
+		if lg.over {
+			break
+		}
 	}
-	if !m.exited(ctx, lg, run) {
+	if !lg.over && !m.exited(ctx, lg, run) {
 		r.toEnd = !follow
 		return r, nil
 	}

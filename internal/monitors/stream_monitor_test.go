@@ -528,6 +528,48 @@ func TestStreamNames(t *testing.T) {
 	})
 }
 
+// A container that is not captured from its next start on.
+func TestStreamExcluded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStreaming(t, nil)
+		s.api.start("a")
+		s.api.write("a", at(1), "one\n", "no end")
+		s.api.exit("a")
+		s.api.start("a")
+		s.api.write("a", at(21), "hush\n", "!hush\n")
+		info := s.info("a")
+		s.api.failing(docker.ErrUnavailable)
+		s.m.add(info)
+		s.m.containerExited("a")
+		info.StartedAt, info.FinishedAt = at(20), at(10)
+		s.m.exclude(info)
+		synctest.Wait()
+		s.api.failing(nil)
+		time.Sleep(time.Minute)
+		s.want("one", "no end")
+		s.api.write("a", at(30), "hush\n")
+		time.Sleep(time.Hour)
+		s.want()
+		if n, open := s.api.tries("a"); open != 0 || n > 10 {
+			t.Errorf("tried %d times, %d open", n, open)
+		}
+	})
+}
+
+// Streams that break off now and then are not tried ever more slowly.
+func TestStreamCutNowAndThen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStreaming(t, nil)
+		s.run("a")
+		for i := range 50 {
+			s.api.write("a", at(i), "x\n")
+			s.want("x")
+			s.api.cut("a", io.ErrUnexpectedEOF)
+			time.Sleep(2 * streamRetryFirst)
+		}
+	})
+}
+
 func TestStreamRunOver(t *testing.T) {
 	for _, c := range []struct {
 		run   streamRun

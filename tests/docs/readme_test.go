@@ -157,6 +157,18 @@ func TestReadme(t *testing.T) {
 				t.Errorf("the agent, interrupted: %v\n%s", err, out)
 			}
 		},
+		"bin/log_capturer containers": func(t *testing.T, line string) {
+			_, _, stop := run(t, root, "exec bin/log_capturer -config configs/config.yaml", append(env, "LOKI_URL=http://127.0.0.1:1")...)
+			if !harness.Within(20*time.Second, func() bool {
+				out, wait, _ := run(t, root, line, env...)
+				return wait() == nil && strings.Contains(out.String(), "\nreadme  json-file  file_monitor  log driver json-file keeps a file  ")
+			}) {
+				t.Error("the container is not in the table")
+			}
+			if err := stop(); err != nil {
+				t.Errorf("the agent, interrupted: %v", err)
+			}
+		},
 	}
 	for _, line := range lines {
 		try := known[line]

@@ -1,0 +1,144 @@
+package docs
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/log-capturer/log_capturer/tests/harness"
+)
+
+// TestAPI sends what API.md and the document for trouble name to an agent as it
+// is by default, on a real engine with a running container. There is no store.
+func TestAPI(t *testing.T) {
+	harness.NeedDocker(t)
+	root, err := harness.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := harness.StartDockerd(t)
+	d.Run(t, harness.ContainerSpec{Name: "api", Cmd: []string{"-lines", "0", "-rate", "10", "-prefix", "hello"}})
+	env := []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + t.TempDir(), "LOKI_URL=http://127.0.0.1:1"}
+	run(t, root, "exec bin/log_capturer -config configs/config.yaml", env...)
+	ready := func() bool {
+		resp, err := http.Get("http://127.0.0.1:8401/readyz")
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+	}
+	harness.Eventually(t, 20*time.Second, "the agent is ready", ready)
+
+	says := func(want ...string) func(string) bool {
+		return func(out string) bool {
+			return !slices.ContainsFunc(want, func(s string) bool { return !strings.Contains(out, s) })
+		}
+	}
+	var metrics []string
+	known := map[string]func(out string) bool{
+		"curl -sS http://127.0.0.1:8401/health": func(out string) bool {
+			var h struct {
+				Monitors map[string]any
+				Problems []struct{ What, Remedy string }
+			}
+			return json.Unmarshal([]byte(out), &h) == nil && len(h.Problems) == 1 &&
+				strings.HasPrefix(h.Problems[0].What, "the store does not accept lines: ") &&
+				slices.Equal(fields(t, out), fields(t, healthExample(t, root)))
+		},
+		"curl -sS http://127.0.0.1:8401/livez":  says("alive\n"),
+		"curl -sS http://127.0.0.1:8401/readyz": says("ready\n"),
+		// A request's code is there once one has been made, and then all metrics are.
+		"curl -sS http://127.0.0.1:8401/metrics": func(out string) bool {
+			metrics = served(out)
+			return strings.Contains(out, "\nlog_capturer_files_monitored 1\n") && strings.Contains(out, "\nlog_capturer_sink_requests_total{")
+		},
+		"curl -sS http://127.0.0.1:8401/api/v1/containers": says(`"name": "api"`, `"driver": "json-file"`, `"method": "file_monitor"`, `"lines_delivered": 0`),
+		"bin/log_capturer containers":                      says("NAME ", "\napi ", " json-file  file_monitor  "),
+		"curl -sS -X POST http://127.0.0.1:8401/-/reload":  says("the new configuration is taken over\n"),
+	}
+	lines := commands(t, filepath.Join(root, "API.md"))
+	for _, line := range append(slices.Clone(lines), commands(t, filepath.Join(root, troubleshooting))...) {
+		ok := known[line]
+		if ok == nil {
+			t.Errorf("a document names the command %q, which no test runs", line)
+			continue
+		}
+		t.Run(line, func(t *testing.T) {
+			var last string
+			// The store's failure is seen after the first lines.
+			if !harness.Within(20*time.Second, func() bool {
+				out, wait, _ := run(t, root, line, env...)
+				err := wait()
+				last = out.String()
+				return err == nil && ok(last)
+			}) {
+				t.Errorf("it does not answer as it should:\n%s", last)
+			}
+		})
+	}
+	for line := range known {
+		if !slices.Contains(lines, line) {
+			t.Errorf("API.md no longer names %q", line)
+		}
+	}
+	if want := inContract(t, root); !slices.Equal(metrics, want) {
+		t.Errorf("/metrics has\n%q\ndocs/contract.md has\n%q", metrics, want)
+	}
+	harness.Eventually(t, 20*time.Second, "the agent serves again after the reload", ready)
+}
+
+// healthExample is the answer of /health in API.md.
+func healthExample(t *testing.T, root string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "API.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```json\n(\\{\n  \"status\".*?)```").FindSubmatch(text)
+	if m == nil {
+		t.Fatal("API.md has no example of /health")
+	}
+	return string(m[1])
+}
+
+// fields gives the names of all that is in a JSON object, in its order; nil if it is
+// none.
+func fields(t *testing.T, object string) (names []string) {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`(?m)^ *"(\w+)":`).FindAllStringSubmatch(object, -1) {
+		names = append(names, m[1])
+	}
+	if len(names) == 0 {
+		t.Errorf("no fields in %s", object)
+	}
+	return names
+}
+
+// inContract gives the metrics that docs/contract.md names, sorted.
+func inContract(t *testing.T, root string) (names []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "docs", "contract.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("`(log_capturer_\\w+)[`{]").FindAllSubmatch(text, -1) {
+		names = append(names, string(m[1]))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// served gives the agent's own metrics in an answer of /metrics, sorted.
+func served(metrics string) (names []string) {
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (log_capturer_\w+)`).FindAllStringSubmatch(metrics, -1) {
+		names = append(names, m[1])
+	}
+	slices.Sort(names)
+	return names
+}
