@@ -131,7 +131,7 @@ bin/engine29/runc: tools/runc/go.mod tools/runc/go.sum
 clean: ## remove what was built; what `make run` keeps in var/ stays
 	rm -rf bin coverage.out
 
-# For docs/reports/streaming.md: figures, with a quarter of an hour for them, and no
+# The figures of docs/reports/streaming.md: half an hour, and no
 # part of `make test`. The machine should have nothing else to do.
 .PHONY: measure-streaming
 measure-streaming: build test-deps ## measure what streaming costs beside reading files; ARGS: more for go test

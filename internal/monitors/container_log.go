@@ -56,13 +56,15 @@ type containerLog struct {
 	// Positions tell it again after a restart, the last entry's they do not:
 	// stdout and stderr are not in the order of their times.
 	lastTime int64
+	// latest is the time of the entry before, whatever came earlier.
+	latest int64
 	// ignoreBefore: entries older than this (Unix ns) are skipped and counted.
 	// It never changes for a container, so a restart skips the same ones.
 	ignoreBefore int64
 	ignored      int64 // entries skipped so
 	// over: reading has come to a start from which on nothing is captured.
-	over bool
-	fromEnd      bool  // what is there at the first start is not wanted
+	over    bool
+	fromEnd bool // what is there at the first start is not wanted
 }
 
 // newLog makes what a road keeps of a container that it meets, and its names.
@@ -113,7 +115,17 @@ func (c *LogConfig) resume(lg *containerLog, saved [entry.NumStreams]entry.Posit
 	}
 	lg.lastTime = max(lg.lastTime, plan.timeBefore(saved))
 	lg.log = c.Registry.Register(lg.id, lg.note, saved)
-	lg.src.Log = lg.log
+	if lg.src.Log != lg.log { // else others may be reading it: its lines are on their way
+		lg.src.Log = lg.log
+	}
+}
+
+// sayIgnored says, once for each log, that old entries are skipped; before is how
+// many were before.
+func (c *LogConfig) sayIgnored(lg *containerLog, before int64) {
+	if before == 0 && lg.ignored > 0 {
+		c.Logger.Info("entries older than ignore_older_than are skipped", "container", lg.name)
+	}
 }
 
 // startedAgain keeps the name of a new start beside the position: everything up
@@ -140,11 +152,11 @@ func (lg *containerLog) position(s entry.Stream, offset int64) entry.Position {
 		return st.saved // still short of what was delivered before
 	case st.open:
 		return st.before
-	case lg.byTime && !st.unended && lg.lastTime-crossStreams > st.time:
+	case lg.byTime && !st.unended && lg.latest-crossStreams > st.time:
 		// The other stream says that nothing of this one has come until then:
 		// one that is silent for a week must not be resumed a week back. Only
 		// the rest of a line can still come with the time of its beginning.
-		return entry.Position{Time: lg.lastTime - crossStreams}
+		return entry.Position{Time: lg.latest - crossStreams}
 	}
 	return entry.Position{File: lg.file, Offset: offset, Time: st.time, Ordinal: st.ordinal}
 }

@@ -166,11 +166,16 @@ func inspectAll(ctx context.Context, engine inspector, ids []string, got func(do
 
 // checkReadable opens a log for reading and says what to do if that fails.
 func checkReadable(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openLogFile(path)
 	if err != nil {
 		return explain(err)
 	}
 	return f.Close()
+}
+
+// openLogFile opens what may be no plain file, without waiting for one.
+func openLogFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
 // explain adds to the error of a log's file what an operator can do about it.
@@ -248,7 +253,7 @@ func tryLog(path string) error {
 	if err != nil && len(dir) == 0 {
 		return explain(err)
 	}
-	f, err := os.Open(path)
+	f, err := openLogFile(path)
 	if err != nil {
 		return explain(err)
 	}

@@ -75,10 +75,7 @@ type ContainerMonitor struct {
 
 	// Owned by the goroutine of loop.
 	retry map[string]*retrying // containers that could not be inspected
-	// info is what the engine says of itself; asked for, at askAt unless that is
-	// zero, until it has answered.
-	info  docker.Info
-	askAt time.Time
+	info  docker.Info          // what the engine says of itself
 	// dirAt is when to look again at a directory that cannot be read; zero: it
 	// can.
 	dirAt time.Time
@@ -213,9 +210,6 @@ func (m *ContainerMonitor) loop(ctx context.Context, inbox engineInbox) error {
 				next = r.at
 			}
 		}
-		if !m.askAt.IsZero() && m.askAt.Before(next) {
-			next = m.askAt
-		}
 		if at := m.nextProbe(); !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -238,12 +232,6 @@ func (m *ContainerMonitor) loop(ctx context.Context, inbox engineInbox) error {
 
 func (m *ContainerMonitor) retryDue(ctx context.Context) {
 	now := time.Now()
-	if !m.askAt.IsZero() && !now.Before(m.askAt) {
-		m.askAt = now.Add(retryFirst)
-		if list, err := m.cfg.Engine.List(ctx); err == nil {
-			m.resync(ctx, list)
-		}
-	}
 	var due []string
 	for id, r := range m.retry {
 		if !now.Before(r.at) {
@@ -316,22 +304,25 @@ func (m *ContainerMonitor) known() []string {
 }
 
 // knowEngine asks the engine for its name and directory, without which nothing
-// can be labelled. If it does not answer, both it and the list are asked for
-// again soon.
+// can be labelled, until it answers. What it tells meanwhile waits. It is false
+// if ctx has ended.
 func (m *ContainerMonitor) knowEngine(ctx context.Context) bool {
-	if m.info.Name != "" {
-		return true
-	}
-	info, err := m.cfg.Engine.Info(ctx)
-	if err != nil {
-		if m.askAt.IsZero() && ctx.Err() == nil {
+	for pause := retryFirst; m.info.Name == ""; pause = min(2*pause, retryMax) {
+		info, err := m.cfg.Engine.Info(ctx)
+		if err == nil {
+			info.Name = cmp.Or(info.Name, "unknown")
+			m.info = info
+			break
+		}
+		if pause == retryFirst && ctx.Err() == nil {
 			m.cfg.Logger.Warn("the Docker engine does not tell about itself; it will be asked again", "error", err)
 		}
-		m.askAt = time.Now().Add(retryFirst)
-		return false
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
 	}
-	info.Name = cmp.Or(info.Name, "unknown")
-	m.info, m.askAt = info, time.Time{}
 	return true
 }
 
@@ -354,7 +345,7 @@ func (m *ContainerMonitor) fileInfo(c docker.Container) ContainerLogFileInfo {
 // event deals with one event.
 func (m *ContainerMonitor) event(ctx context.Context, e docker.Event) {
 	if m.info.Name == "" {
-		return // a list is asked for as soon as the engine answers
+		return // the list that comes first tells of it
 	}
 	switch e.Action {
 	case docker.ActionCreate, docker.ActionStart:
@@ -362,6 +353,9 @@ func (m *ContainerMonitor) event(ctx context.Context, e docker.Event) {
 		// to a start comes; what the create brought is good enough then.
 		m.inspect(ctx, []string{e.ID})
 	case docker.ActionDie, docker.ActionStop:
+		if m.stale(e) {
+			return
+		}
 		if c, ok := m.cfg.Cache.Get(e.ID); ok {
 			c.Running = false
 			m.cfg.Cache.Set(c)
@@ -375,6 +369,15 @@ func (m *ContainerMonitor) event(ctx context.Context, e docker.Event) {
 	case docker.ActionDestroy:
 		m.gone(e.ID)
 	}
+}
+
+// stale reports whether an event is of a run before the one that is known: the
+// container was inspected when it had been started again.
+func (m *ContainerMonitor) stale(e docker.Event) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.routes[e.ID]
+	return r != nil && !e.Time.IsZero() && e.Time.Before(r.info.StartedAt)
 }
 
 // exited says that a container runs no more.
@@ -438,20 +441,23 @@ func (m *ContainerMonitor) startContainerMonitoring(c docker.Container) {
 		r = &containerRoute{}
 		info.stats = &entry.Stats{}
 		m.routes[c.ID] = r
-		if m.dirErr != nil && m.cfg.Routing.fallsBack() && slices.Contains(m.cfg.Routing.LogDrivers, c.Driver) {
-			r.broken = m.dirErr
-			r.breaker.openNow(time.Now())
-			m.breaks.WithLabelValues(MethodStreaming).Inc()
-		}
 	} else {
 		info.stats = r.info.stats
 	}
 	// A rename counts from the next start.
 	again := !r.decided || r.info.StartedAt.Before(info.StartedAt)
+	first := !r.decided
 	r.info = info
 	m.mu.Unlock()
 	if again {
 		m.selectContainer(r)
+	}
+	if first && r.excluded == "" && m.dirErr != nil && m.cfg.Routing.fallsBack() && slices.Contains(m.cfg.Routing.LogDrivers, c.Driver) {
+		m.mu.Lock()
+		r.broken = m.dirErr
+		r.breaker.openNow(time.Now())
+		m.mu.Unlock()
+		m.breaks.WithLabelValues(MethodStreaming).Inc()
 	}
 	m.takeRoute(r)
 }
@@ -483,12 +489,13 @@ func (m *ContainerMonitor) takeRoute(r *containerRoute) {
 	if r.moving {
 		return // moved comes here again
 	}
-	if before == routeFile && route == routeStream && !m.cfg.Files.release(r.info.ID) {
+	if route == routeStream && !m.cfg.Files.release(r.info.ID) {
 		return // it is being read after all
 	}
 	m.mu.Lock()
 	r.route, r.reason, r.decided = route, reason, true
-	r.moving = before == routeStream && route == routeFile
+	// It may still be at the rest of an excluded container's log.
+	r.moving = route == routeFile && m.cfg.Streams.has(r.info.ID)
 	moving := r.moving
 	m.mu.Unlock()
 	if !decided || route != before {
@@ -598,7 +605,8 @@ func (m *ContainerMonitor) broken(r *containerRoute, err error) {
 
 // checkDirectory finds out whether the directory of containers can be read, which
 // is not empty if there are containers. If it cannot, that is one problem, and
-// who comes is streamed at once.
+// who is met then is streamed at once; who is on the file's road comes to it by
+// its own failures.
 func (m *ContainerMonitor) checkDirectory(containers bool) {
 	if !m.cfg.Routing.Files {
 		return
@@ -716,7 +724,7 @@ func (m *ContainerMonitor) Health() ContainerHealth {
 		case r.decided && r.route == routeNone, noLog[id]:
 			h.NotCaptured[r.info.Driver]++
 		}
-		if r.breaker.isOpen() {
+		if r.breaker.isOpen() && r.route == routeStream {
 			h.Broken++
 			h.BrokenBy = cmp.Or(h.BrokenBy, r.broken)
 		}

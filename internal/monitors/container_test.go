@@ -560,7 +560,11 @@ func TestContainerMonitorRun(t *testing.T) {
 			t.Errorf("%+v", h)
 		}
 		w.Resync(ctx, c.engine.summaries())
-		w.Event(ctx, docker.Event{Action: docker.ActionStart, ID: "a"})
+		told := make(chan struct{})
+		go func() {
+			w.Event(ctx, docker.Event{Action: docker.ActionStart, ID: "a"}) // it waits its turn
+			close(told)
+		}()
 		synctest.Wait()
 		if got := c.monitored(); len(got) != 0 {
 			t.Errorf("monitored although the engine has not told its name: %q", got)
@@ -568,7 +572,7 @@ func TestContainerMonitorRun(t *testing.T) {
 		c.engine.mu.Lock()
 		c.engine.infoErr = nil
 		c.engine.mu.Unlock()
-		time.Sleep(2 * retryFirst)
+		<-told
 		synctest.Wait()
 		if got := c.monitored(); !reflect.DeepEqual(got, []string{"a"}) {
 			t.Errorf("monitored: %q", got)

@@ -107,6 +107,7 @@ type FileMonitor struct {
 	ready  []laneQueue             // by lane
 	said   map[string]struct{}     // problems that were logged and are not over
 	failed map[*fileLog]logProblem // logs that cannot be read now
+	ended  bool                    // Run has: nothing is opened any more
 	gapAt  time.Time               // when lines were last found to be lost
 }
 
@@ -214,6 +215,7 @@ func (m *FileMonitor) Run(ctx context.Context) error {
 	err := g.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ended = true
 	for _, lg := range m.logs {
 		if lg.tail != nil {
 			lg.tail.Close()
@@ -436,6 +438,12 @@ func (m *FileMonitor) open(lg *fileLog) {
 		m.setWatch(lg, false)
 		t, err := tail.Open(lg.path, tail.Options{Descriptors: m.descriptors})
 		m.mu.Lock()
+		if err == nil && m.ended {
+			t.Close()
+			lg.state = stateGone
+			m.mu.Unlock()
+			return
+		}
 		if err == nil {
 			lg.tail, lg.unseen = t, 0
 			if !lg.exact {
@@ -781,6 +789,7 @@ func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
 	m.mu.Unlock()
 	for _, lg := range logs {
 		m.mu.Lock()
+		t := lg.tail // it may be let go meanwhile
 		watch := lg.state == stateActive && lg.quiet >= quietTicks
 		if lg.state == stateActive && !watch {
 			m.enqueue(lg) // the read itself tells whether there is any
@@ -792,7 +801,7 @@ func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
 		// Watch first, then look once more: a write between the two is told
 		// or seen.
 		watched := m.setWatch(lg, true)
-		quiet := lg.tail.Quiet()
+		quiet := t.Quiet()
 		m.mu.Lock()
 		idle := quiet && lg.state == stateActive
 		if idle {
@@ -822,7 +831,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 	var suspects []*fileLog
 	for _, lg := range logs {
 		m.mu.Lock()
-		state, retry := lg.state, !now.Before(lg.retryAt)
+		t, state, retry := lg.tail, lg.state, !now.Before(lg.retryAt)
 		m.mu.Unlock()
 		switch state {
 		case stateClosed:
@@ -838,7 +847,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 				m.mu.Unlock()
 			}
 		case stateIdle, stateActive, stateQueued, stateReading, stateHeld:
-			found, err := lg.tail.Check()
+			found, err := t.Check()
 			m.countUnseen(lg, err != nil || found == tail.Gone)
 			switch {
 			case err != nil:
@@ -848,7 +857,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 				// Nothing is missing: what notifications have told too
 				// often (of files that were found before) does not add up.
 				m.mu.Lock()
-				lg.created = lg.tail.Seq() - lg.firstSeq
+				lg.created = t.Seq() - lg.firstSeq
 				m.mu.Unlock()
 			case found == tail.Grown && state != stateIdle:
 				// A tick or a reader will see it.
@@ -986,9 +995,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	if unseen && !r.news && r.err == nil {
 		r.err = lg.visible()
 	}
-	if ignored == 0 && lg.ignored > 0 {
-		m.cfg.Logger.Info("entries older than ignore_older_than are skipped", "container", lg.name)
-	}
+	m.cfg.sayIgnored(&lg.containerLog, ignored)
 	if r.truncated {
 		m.cfg.Metrics.truncations.Inc()
 		m.cfg.Logger.Warn("log file was truncated by somebody else; it is read anew from its start", "container", lg.name, "path", lg.path)

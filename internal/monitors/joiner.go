@@ -113,6 +113,7 @@ func (j *joiner) entry(lg *containerLog, b *entry.Batch, off int, seq, at, end i
 	b.Add(l.Time, off, entry.Class(l.Stream), 0)
 	st.note(l.Time)
 	st.unended = false
+	lg.latest = l.Time
 	lg.lastTime = max(lg.lastTime, l.Time)
 }
 
@@ -127,6 +128,7 @@ func (j *joiner) special(lg *containerLog, b *entry.Batch, seq, at, end int64) {
 	if t == 0 {
 		t = lg.lastTime
 	}
+	lg.latest = t
 	lg.lastTime = max(lg.lastTime, t)
 	if lg.next != nil && t >= lg.next.since {
 		if lg.next.src == nil {

@@ -213,7 +213,7 @@ func (m *model) startAgent() {
 	}, m.wake)
 	logs := m.fm.cfg.LogConfig
 	logs.Outlet = modelOutlet{newFakeOutlet(1), m}
-	m.sm = NewStreamMonitor(StreamMonitorConfig{LogConfig: logs, MaxStreams: 1, Metrics: NewStreamMetrics(reg)})
+	m.sm = NewStreamMonitor(StreamMonitorConfig{LogConfig: logs, Open: m.api.Open, MaxStreams: 1, Metrics: NewStreamMetrics(reg)})
 	m.conn = nil
 	m.j = &joiner{maxLine: 1 << 20, shipMalformed: true, begin: m.store.Begin, started: m.fm.cfg.startedAgain}
 }
@@ -501,11 +501,7 @@ func (m *model) readStream() {
 		}
 		m.sr = streamRun{follow: rapid.Bool().Draw(m.rt, "follow"), running: lg.running, exits: lg.exits}
 		lg.hand(&lg.containerLog)
-		o := docker.LogsOptions{Follow: m.sr.follow}
-		if since := m.sm.resume(lg); since > 0 {
-			o.Since = time.Unix(0, since)
-		}
-		s, err := m.api.Open(context.Background(), modelID, o)
+		s, err := m.sm.open(context.Background(), lg, docker.LogsOptions{Follow: m.sr.follow})
 		if err != nil {
 			m.rt.Fatal(err)
 		}
