@@ -129,6 +129,9 @@ func TestCommandLine(t *testing.T) {
 		{"help validate", 0, false, "NAME:\n   log_capturer validate - ...", ""},
 		{"validate --help", 0, false, "NAME:\n   log_capturer validate - ...", ""},
 		{"help containers", 0, false, "NAME:\n   log_capturer containers - ...", ""},
+		{"help dlq", 0, false, "NAME:\n   log_capturer dlq - ...", ""},
+		{"dlq list --help", 0, false, "NAME:\n   log_capturer dlq list - ...", ""},
+		{"dlq replay --help", 0, false, "NAME:\n   log_capturer dlq replay - ...", ""},
 		{"completion bash", 0, false, "# This is a shell completion script...", ""},
 		{"completion zsh", 0, false, "#compdef log_capturer\n...", ""},
 		{"completion fish", 0, false, "# This is a shell completion script...", ""},
@@ -162,7 +165,7 @@ func TestCommandLine(t *testing.T) {
 func TestHelpShows(t *testing.T) {
 	f := newFixture(nil)
 	f.main(t.Context(), []string{"log_capturer", "--help"})
-	for _, want := range []string{"Examples:", "-config config.yaml", "completion bash", "validate", "log_capturer containers", "Exit status", defaultConfig, "SIGTERM"} {
+	for _, want := range []string{"Examples:", "-config config.yaml", "completion bash", "validate", "log_capturer containers", "log_capturer dlq list", "Exit status", defaultConfig, "SIGTERM"} {
 		if !strings.Contains(f.out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &f.out)
 		}
@@ -173,7 +176,7 @@ func TestHelpShows(t *testing.T) {
 // arguments of its process.
 func TestCompletion(t *testing.T) {
 	for args, want := range map[string]string{
-		"--generate-shell-completion":            "validate:check the configuration, and do nothing else\ncontainers:show how a running agent captures each container\nversion:print the version\nhelp:",
+		"--generate-shell-completion":            "validate:check the configuration, and do nothing else\ncontainers:show how a running agent captures each container\ndlq:look at the dead letters, or send them again\nversion:print the version\nhelp:",
 		"-co --generate-shell-completion":        "--config:read the configuration from",
 		"validate - --generate-shell-completion": "--help:show help\n--config:read the configuration from",
 	} {

@@ -38,6 +38,8 @@ func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
 		rec := deadletter.Record{
 			ContainerID: src.ID, ContainerName: src.Name,
 			LineTime: lineTime(line.Time), Reason: r.Reason, Raw: b.Message(line),
+			Labels: pairs(src.Labels[line.Class].Pairs()), Metadata: pairs(src.Metadata),
+			Partial: line.Flags&entry.FlagPartial != 0,
 		}
 		rec.Kind = deadletter.Malformed
 		if r.Reason != monitors.ReasonMalformed { // else it was never sent: ship_malformed is off
@@ -67,10 +69,23 @@ func (d *deadLetters) CopyMalformed(lines []monitors.MalformedLine) {
 			Kind:        deadletter.Malformed,
 			ContainerID: l.Source.ID, ContainerName: l.Source.Name,
 			LineTime: lineTime(l.Time), Reason: monitors.ReasonMalformed,
+			Labels: pairs(l.Source.Labels[entry.ClassMalformed].Pairs()), Metadata: pairs(l.Source.Metadata),
 			Position: l.File + "@" + strconv.FormatInt(l.Offset, 10), Raw: l.Raw,
 		}
 	}
 	d.log.AppendUnsynced(records)
+}
+
+// pairs gives labels as a record has them.
+func pairs(labels []entry.Label) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(labels))
+	for _, l := range labels {
+		m[l.Name] = l.Value
+	}
+	return m
 }
 
 // lineTime gives a line's time, zero if it has none.

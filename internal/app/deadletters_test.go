@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,7 +21,10 @@ func TestDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &deadLetters{log: log}
-	src := &entry.Source{ID: "id", Name: "name", Stats: &entry.Stats{}}
+	src := &entry.Source{ID: "id", Name: "name", Stats: &entry.Stats{}, Metadata: []entry.Label{{Name: "container_id", Value: "id"}}}
+	for class, text := range []string{"stdout", "stderr", "malformed"} {
+		src.Labels[class] = entry.NewLabels(entry.Label{Name: "class", Value: text})
+	}
 	var b entry.Batch
 	b.Begin(src)
 	for i, class := range []entry.Class{entry.ClassMalformed, entry.ClassStderr, entry.ClassMalformed} {
@@ -56,6 +60,7 @@ func TestDeadLetters(t *testing.T) {
 		{Kind: deadletter.Refused, Raw: []byte("c")},
 		{Kind: deadletter.Malformed, Position: "f@7", Raw: []byte{0xff}},
 	}
+	classes := []string{"malformed", "stderr", "malformed", "malformed"}
 	lines := bufio.NewScanner(f)
 	for i := 0; lines.Scan(); i++ {
 		var got deadletter.Record
@@ -65,6 +70,9 @@ func TestDeadLetters(t *testing.T) {
 		w := want[i]
 		if got.Kind != w.Kind || got.Stream != w.Stream || got.Position != w.Position || string(got.Raw) != string(w.Raw) || got.ContainerID != "id" || got.ContainerName != "name" {
 			t.Errorf("record %d is %+v, want %+v", i, got, w)
+		}
+		if !maps.Equal(got.Labels, map[string]string{"class": classes[i]}) || !maps.Equal(got.Metadata, map[string]string{"container_id": "id"}) || got.Copy != (i == 3) {
+			t.Errorf("record %d has labels %v, metadata %v, copy %v", i, got.Labels, got.Metadata, got.Copy)
 		}
 		want[i].Reason = "seen"
 	}

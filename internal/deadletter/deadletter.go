@@ -21,6 +21,15 @@ const (
 	fileName = "dead_letters.jsonl"
 	// keepBuffer is the largest buffer kept between two appends, in bytes.
 	keepBuffer = 1 << 20
+	// defaultMaxBytes is what all files may have together, and filesAtMost the
+	// share of it after which a file is set aside and another begun.
+	defaultMaxBytes = 256 << 20
+	filesAtMost     = 16
+	// copiesFor is how long a file whose share of copies is used up takes no
+	// more of them. Then it is set aside, and the next has a share of its own:
+	// so a flood of malformed lines keeps some of every day, and needs days to
+	// push out what the store has refused.
+	copiesFor = 24 * time.Hour
 )
 
 // Kind is what a record is: few values, for metrics and for whoever picks
@@ -38,10 +47,12 @@ const (
 // Record is one line of the file.
 type Record struct {
 	// Time is when the record was made; Append fills it in if it is zero.
-	Time          time.Time `json:"time"`
-	Kind          Kind      `json:"kind"`
-	ContainerID   string    `json:"container_id"`
-	ContainerName string    `json:"container_name"`
+	Time time.Time `json:"time"`
+	Kind Kind      `json:"kind"`
+	// Copy is set when the line went its way besides; AppendUnsynced sets it.
+	Copy          bool   `json:"copy,omitempty"`
+	ContainerID   string `json:"container_id"`
+	ContainerName string `json:"container_name"`
 	// Stream is "stdout" or "stderr", or "" when it could not be told.
 	Stream string `json:"stream"`
 	// LineTime is the line's own; zero when it could not be told.
@@ -50,6 +61,12 @@ type Record struct {
 	Reason string `json:"reason"`
 	// Position is where the line was read, if that is known.
 	Position string `json:"position,omitempty"`
+	// Labels and Metadata are those that the line was to be stored with, and
+	// Partial marks a piece of a longer line: Replay sends them again. Without
+	// Labels it makes do with what it knows.
+	Labels   map[string]string `json:"labels,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Partial  bool              `json:"partial,omitempty"`
 	// Raw is the text as it was read, any bytes.
 	Raw []byte `json:"raw"`
 }
@@ -83,13 +100,18 @@ type Options struct {
 	Logger     *slog.Logger          // for the operator; nil discards
 	Registerer prometheus.Registerer // nil registers no metrics
 	Now        func() time.Time      // the clock; nil is time.Now
+	// MaxBytes is what all files may have together, about: the oldest is deleted
+	// when it is exceeded. 0 is 256 MiB.
+	MaxBytes int64
 }
 
-// Log is the file of dead letters. All methods are safe for concurrent use.
+// Log writes the dead letters. All methods are safe for concurrent use.
 type Log struct {
-	log *slog.Logger
-	now func() time.Time
-	m   *metrics
+	log      *slog.Logger
+	now      func() time.Time
+	m        *metrics
+	dir      string // "": one file without limits, for tests
+	maxBytes int64
 
 	// mu guards what follows. It is held for a sync too: whether that went well
 	// must be known before anything is written behind it.
@@ -98,7 +120,13 @@ type Log struct {
 	size   int64
 	torn   bool // the file ends inside a line
 	buf    bytes.Buffer
-	losing bool // the last copy could not be written
+	losing bool // the last copy was not kept
+
+	copies   int64     // bytes of copies in the file
+	began    time.Time // when the file was begun, or later; zero when it is empty
+	older    int64     // bytes of the files that were set aside
+	unsynced bool      // a new file's name may not last yet
+	stuck    bool      // the file could not be set aside; said
 }
 
 // Open opens data_dir/dead_letters/dead_letters.jsonl and makes what is missing
@@ -114,30 +142,38 @@ func Open(dataDir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the dead letters (data_dir must be writable for the agent): %w", err)
 	}
-	size, torn, err := end(f)
+	st, err := stateOf(f)
 	if err == nil {
 		err = syncDir(dir) // the name must last as long as the records
 	}
 	var l *Log
 	if err == nil {
-		l, err = newLog(f, size, torn, o)
+		l, err = newLog(f, st, o)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the dead letters %s: %w", name, err), f.Close())
 	}
+	l.dir = dir
+	l.trim()
 	return l, nil
 }
 
 // newLog is Open on any file.
-func newLog(f file, size int64, torn bool, o Options) (*Log, error) {
-	l := &Log{log: o.Logger, now: o.Now, m: newMetrics(), f: f, torn: torn}
+func newLog(f file, st state, o Options) (*Log, error) {
+	l := &Log{
+		log: o.Logger, now: o.Now, m: newMetrics(), maxBytes: o.MaxBytes,
+		f: f, torn: st.torn, copies: st.copies, began: st.began,
+	}
+	if l.maxBytes <= 0 {
+		l.maxBytes = defaultMaxBytes
+	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	if l.now == nil {
 		l.now = time.Now
 	}
-	l.setSize(size)
+	l.setSize(st.size)
 	if o.Registerer != nil {
 		if err := l.m.register(o.Registerer); err != nil {
 			return nil, err
@@ -164,19 +200,6 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// end tells how long a file is and whether it ends inside a line.
-func end(f *os.File) (size int64, torn bool, err error) {
-	fi, err := f.Stat()
-	if err != nil || fi.Size() == 0 {
-		return 0, false, err
-	}
-	var last [1]byte
-	if _, err := f.ReadAt(last[:], fi.Size()-1); err != nil {
-		return 0, false, err
-	}
-	return fi.Size(), last[0] != '\n', nil
-}
-
 // Append writes records and syncs them. After an error none of them counts as
 // kept: the caller keeps the lines and tries again. (Should the disk fail even
 // to take a failed write back, a later try can leave a record twice.)
@@ -192,21 +215,33 @@ func (l *Log) Append(records []Record) error {
 	return nil
 }
 
-// AppendUnsynced writes copies of lines that go their way besides. What cannot
-// be written is counted and logged, and otherwise let go.
+// errShare says why a copy is not kept although the disk would take it.
+var errShare = errors.New("copies have their share of the dead letters for today; the store has the lines, with malformed=\"true\"")
+
+// AppendUnsynced writes copies of lines that go their way besides, as far as
+// their share of the file goes, and marks them as Copy. What is not written is
+// counted, said once, and otherwise let go.
 func (l *Log) AppendUnsynced(records []Record) {
 	if len(records) == 0 {
 		return
 	}
+	for i := range records {
+		records[i].Copy = true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.append(records, false)
+	var err error
+	if full := l.copies >= l.fileBytes()/2; full && l.now().Sub(l.began) < copiesFor {
+		err = errShare
+	} else {
+		err = l.append(records, false)
+	}
 	switch {
 	case err == nil && l.losing:
 		l.log.Info("copies of malformed lines are kept again")
 	case err != nil && !l.losing:
 		l.log.Warn("copies of malformed lines cannot be kept: the lines are shipped all the same", "error", err,
-			"hint", "check space and disk of data_dir")
+			"hint", "unless error says otherwise, check space and disk of data_dir")
 	}
 	l.losing = err != nil
 	if err != nil {
@@ -214,10 +249,14 @@ func (l *Log) AppendUnsynced(records []Record) {
 	}
 }
 
-// append writes records in one call. Called with mu held.
+// append writes records in one call, to a new file if it is time for one.
+// Called with mu held.
 func (l *Log) append(records []Record, sync bool) error {
 	if l.f == nil {
 		return os.ErrClosed
+	}
+	if l.size >= l.fileBytes() || l.copies >= l.fileBytes()/2 && l.now().Sub(l.began) >= copiesFor {
+		l.rotate()
 	}
 	b, err := l.encode(records)
 	if err != nil {
@@ -228,7 +267,7 @@ func (l *Log) append(records []Record, sync bool) error {
 		err = io.ErrShortWrite
 	}
 	if err == nil && sync {
-		err = l.f.Sync()
+		err = l.sync()
 	}
 	if err != nil {
 		l.m.writeErrors.Inc()
@@ -241,11 +280,103 @@ func (l *Log) append(records []Record, sync bool) error {
 		return err
 	}
 	l.torn = false
+	if !sync {
+		l.copies += int64(n)
+	}
+	if l.began.IsZero() {
+		l.began = l.now()
+	}
 	l.setSize(l.size + int64(n))
 	for i := range records {
-		l.m.count(records[i].Kind)
+		l.m.count(l.m.total, records[i].Kind, 1)
 	}
 	return nil
+}
+
+// sync makes what was written last, and the name of the file with it. Called
+// with mu held.
+func (l *Log) sync() error {
+	if l.unsynced {
+		if err := syncDir(l.dir); err != nil {
+			return err
+		}
+		l.unsynced = false
+	}
+	return l.f.Sync()
+}
+
+// fileBytes is how large a file grows before another is begun, about.
+func (l *Log) fileBytes() int64 { return l.maxBytes / filesAtMost }
+
+// rotate sets the file aside and begins another. If that fails, it is written
+// on, and tried again at the next append. Called with mu held.
+func (l *Log) rotate() {
+	if l.dir == "" {
+		return
+	}
+	f, err := setAside(l.dir)
+	if err != nil {
+		l.m.writeErrors.Inc()
+		if !l.stuck {
+			l.log.Warn("no new file of dead letters can be begun: the old one grows beyond its limit until that succeeds", "error", err,
+				"hint", "check space and disk of data_dir")
+		}
+		l.stuck = true
+		return
+	}
+	l.stuck = false
+	if err := errors.Join(l.f.Sync(), l.f.Close()); err != nil {
+		// What Append took was synced then; of copies some may be missing.
+		l.m.writeErrors.Inc()
+	}
+	l.f, l.torn, l.unsynced = f, false, true
+	l.copies, l.began = 0, time.Time{}
+	l.setSize(0)
+	l.trim()
+}
+
+// trim deletes the oldest files until all together have no more than maxBytes,
+// and says what is lost by that. Called with mu held, or by Open.
+func (l *Log) trim() {
+	files, err := setAsides(l.dir)
+	if err != nil {
+		l.log.Warn("the directory of dead letters cannot be read: it grows beyond its limit until it can be", "error", err,
+			"hint", "check the disk of data_dir")
+		return
+	}
+	l.older = 0
+	for _, f := range files {
+		l.older += f.size
+	}
+	defer func() { l.setSize(l.size) }()
+	for _, f := range files {
+		if l.older+l.size <= l.maxBytes {
+			return
+		}
+		lost, err := unsent(l.dir, f.name)
+		if err == nil {
+			err = os.Remove(filepath.Join(l.dir, f.name))
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			l.older -= f.size // somebody has made room
+			continue
+		}
+		if err != nil {
+			l.log.Warn("the oldest dead letters cannot be deleted: they grow beyond their limit until they can be", "file", f.name, "error", err,
+				"hint", "check the disk of data_dir")
+			return
+		}
+		l.older -= f.size
+		n := 0
+		for kind, k := range lost {
+			l.m.count(l.m.dropped, kind, k)
+			n += k
+		}
+		if n > 0 {
+			l.log.Error("the oldest dead letters were deleted, for all together had reached their limit: these lines are lost", "file", f.name,
+				"records", n, "max_bytes", l.maxBytes, "hint", "see their like with log_capturer dlq list, mend the cause, and send them with log_capturer dlq replay before the limit is reached")
+		}
+	}
 }
 
 // encode gives the records as lines. The slice is good until the next call.
@@ -270,7 +401,7 @@ func (l *Log) encode(records []Record) ([]byte, error) {
 
 func (l *Log) setSize(n int64) {
 	l.size = n
-	l.m.bytes.Set(float64(n))
+	l.m.bytes.Set(float64(l.older + n))
 }
 
 // Close syncs and closes the file.

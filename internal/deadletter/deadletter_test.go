@@ -76,7 +76,7 @@ func (f *memFile) Close() error { return nil }
 
 func memLog(t testing.TB, f *memFile, logger *slog.Logger) *Log {
 	t.Helper()
-	l, err := newLog(f, int64(len(f.data)), len(f.data) > 0 && f.data[len(f.data)-1] != '\n', Options{Now: clock, Logger: logger})
+	l, err := newLog(f, state{size: int64(len(f.data)), torn: len(f.data) > 0 && f.data[len(f.data)-1] != '\n'}, Options{Now: clock, Logger: logger})
 	must(t, err)
 	return l
 }
@@ -108,14 +108,15 @@ func TestFormat(t *testing.T) {
 	r := refused("a <b> \xff\n")
 	r.LineTime = time.Date(2025, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
 	r.Position = "1:2:3:4:5:6"
+	r.Labels, r.Metadata, r.Partial = map[string]string{"stream": "stdout", "job": "j"}, map[string]string{"container_id": "abc"}, true
 	must(t, l.Append([]Record{r}))
 	l.AppendUnsynced([]Record{{Kind: Malformed, ContainerID: "abc", Reason: "entry <x> has no time"}})
 	must(t, l.Close())
 	name := filepath.Join(dir, "dead_letters", "dead_letters.jsonl")
 	got, err := os.ReadFile(name)
 	must(t, err)
-	const want = `{"time":"2025-11-07T12:00:00.123456789Z","kind":"refused","container_id":"abc","container_name":"web","stream":"stdout","line_time":"2025-01-02T02:04:05Z","reason":"too old","position":"1:2:3:4:5:6","raw":"YSA8Yj4g/wo="}
-{"time":"2025-11-07T12:00:00.123456789Z","kind":"malformed","container_id":"abc","container_name":"","stream":"","reason":"entry <x> has no time","raw":""}
+	const want = `{"time":"2025-11-07T12:00:00.123456789Z","kind":"refused","container_id":"abc","container_name":"web","stream":"stdout","line_time":"2025-01-02T02:04:05Z","reason":"too old","position":"1:2:3:4:5:6","labels":{"job":"j","stream":"stdout"},"metadata":{"container_id":"abc"},"partial":true,"raw":"YSA8Yj4g/wo="}
+{"time":"2025-11-07T12:00:00.123456789Z","kind":"malformed","copy":true,"container_id":"abc","container_name":"","stream":"","reason":"entry <x> has no time","raw":""}
 `
 	if string(got) != want {
 		t.Fatalf("got\n%s\nwant\n%s", got, want)
@@ -271,10 +272,10 @@ func TestMetrics(t *testing.T) {
 	must(t, err)
 	must(t, l.Append([]Record{refused("a"), refused("b"), {Kind: "of another time"}}))
 	want := fmt.Sprintf(`
-# HELP log_capturer_dead_letters_bytes Size of the file of dead letters.
+# HELP log_capturer_dead_letters_bytes Size of the files of dead letters.
 # TYPE log_capturer_dead_letters_bytes gauge
 log_capturer_dead_letters_bytes %d
-# HELP log_capturer_dead_letters_total Lines written to the file of dead letters: refused by the store, or copies of malformed ones.
+# HELP log_capturer_dead_letters_total Lines written to the dead letters: refused by the store, or copies of malformed ones.
 # TYPE log_capturer_dead_letters_total counter
 log_capturer_dead_letters_total{reason="malformed"} 0
 log_capturer_dead_letters_total{reason="other"} 1
@@ -328,7 +329,7 @@ func TestModel(t *testing.T) {
 		var l *Log
 		start := func() {
 			var err error
-			l, err = newLog(f, int64(len(f.data)), len(f.data) > 0 && f.data[len(f.data)-1] != '\n', Options{Now: clock})
+			l, err = newLog(f, state{size: int64(len(f.data)), torn: len(f.data) > 0 && f.data[len(f.data)-1] != '\n'}, Options{Now: clock})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/lokitest"
 	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
@@ -101,7 +102,8 @@ func TestReadme(t *testing.T) {
 	}
 	d := harness.StartDockerd(t)
 	d.Run(t, harness.ContainerSpec{Name: "readme", Cmd: []string{"-lines", "0", "-rate", "10", "-prefix", "hello"}})
-	env := []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + t.TempDir(), "LOKI_URL="}
+	dataDir := t.TempDir()
+	env := []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + dataDir, "LOKI_URL="}
 	lines := commands(t, filepath.Join(root, "README.md"))
 	known := map[string]func(t *testing.T, line string){
 		"make run": func(t *testing.T, line string) {
@@ -169,6 +171,29 @@ func TestReadme(t *testing.T) {
 				t.Errorf("the agent, interrupted: %v", err)
 			}
 		},
+	}
+	known["bin/log_capturer dlq list -config configs/config.yaml"] = func(t *testing.T, line string) {
+		dead := filepath.Join(dataDir, "dead_letters", "dead_letters.jsonl")
+		record := `{"time":"2026-01-02T03:04:05Z","kind":"refused","container_name":"web","line_time":"` + time.Now().UTC().Format(time.RFC3339Nano) +
+			`","reason":"too long","labels":{"container_name":"web"},"raw":"aGVsbG8="}` + "\n"
+		f, err := os.OpenFile(dead, os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(record)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		if out, wait, _ := run(t, root, line, env...); wait() != nil || !strings.Contains(out.String(), "\n2026-01-02T03:04:05Z  web        refused  too long  5     hello\n") {
+			t.Errorf("%s:\n%s", line, out)
+		}
+	}
+	known["bin/log_capturer dlq replay -config configs/config.yaml"] = func(t *testing.T, line string) {
+		l := lokitest.New(lokitest.Default())
+		defer l.Close()
+		if out, wait, _ := run(t, root, line, append(env, "LOKI_URL="+l.URL)...); wait() != nil || !slices.Equal(l.Texts(), []string{"hello"}) {
+			t.Errorf("%s: stored %q:\n%s", line, l.Texts(), out)
+		}
 	}
 	for _, line := range lines {
 		try := known[line]

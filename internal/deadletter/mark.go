@@ -1,0 +1,173 @@
+package deadletter
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	markName   = "replayed"
+	markHeader = "log_capturer replayed dead letters v1"
+	lockName   = "replay.lock"
+)
+
+// readMark gives the records that a replay has sent and the store has taken;
+// none without a mark.
+func readMark(dir string) (map[sum]bool, error) {
+	data, err := os.ReadFile(filepath.Join(dir, markName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return map[sum]bool{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which dead letters were replayed: %w", err)
+	}
+	return parseMark(data)
+}
+
+// parseMark reads a mark. What is no sum was half-written by a replay that was
+// killed: that record is sent again.
+func parseMark(data []byte) (map[sum]bool, error) {
+	done := map[sum]bool{}
+	header, rest, _ := bytes.Cut(data, []byte("\n"))
+	if len(header) < len(markHeader) && bytes.HasPrefix([]byte(markHeader), header) {
+		return done, nil // killed in the first write
+	}
+	if string(header) != markHeader {
+		return nil, fmt.Errorf("the file %s of the dead letters is of a version that is not known here: use the log_capturer that wrote it", markName)
+	}
+	for line := range bytes.Lines(rest) {
+		var s sum
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if len(line) != hex.EncodedLen(len(s)) {
+			continue
+		}
+		if _, err := hex.Decode(s[:], line); err == nil {
+			done[s] = true
+		}
+	}
+	return done, nil
+}
+
+// mark remembers on disk what a replay has got rid of. One replay at a time has
+// it: it holds a lock, of which the agent knows nothing.
+type mark struct {
+	dir  string
+	done map[sum]bool
+	lock *os.File
+	f    *os.File
+	buf  []byte
+}
+
+var errReplaying = errors.New("another replay of these dead letters is under way: wait for its end")
+
+// openMark locks the dead letters against another replay and makes sure that
+// what is sent can be remembered. Close it.
+func openMark(dir string) (*mark, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the dead letters against another replay (run it as the agent's user or root): %w", err)
+	}
+	m := &mark{dir: dir, lock: lock}
+	if err := m.open(); err != nil {
+		_ = m.close() // nothing was written
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *mark) open() error {
+	err := unix.Flock(int(m.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errReplaying
+	}
+	if err != nil {
+		return fmt.Errorf("lock the dead letters against another replay: %w", err)
+	}
+	if m.done, err = readMark(m.dir); err != nil {
+		return err
+	}
+	return m.write(m.done) // anew, so that it ends with a line end
+}
+
+// add remembers records, for good when it returns nil.
+func (m *mark) add(sums []sum) error {
+	m.buf = m.buf[:0]
+	for _, s := range sums {
+		m.buf = append(hex.AppendEncode(m.buf, s[:]), '\n')
+		m.done[s] = true
+	}
+	if len(m.buf) == 0 {
+		return nil
+	}
+	_, err := m.f.Write(m.buf)
+	if err == nil {
+		err = m.f.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("remember what was sent (%d records may be sent again by the next replay; check space and disk of data_dir): %w", len(sums), err)
+	}
+	return nil
+}
+
+// keep forgets all but these: the others' records have been deleted.
+func (m *mark) keep(there map[sum]bool) error {
+	before := len(m.done)
+	for s := range m.done {
+		if !there[s] {
+			delete(m.done, s)
+		}
+	}
+	if len(m.done) == before {
+		return nil
+	}
+	return m.write(m.done)
+}
+
+// write replaces the mark by one of these records.
+func (m *mark) write(done map[sum]bool) error {
+	buf := append([]byte(markHeader), '\n')
+	for s := range done {
+		buf = append(hex.AppendEncode(buf, s[:]), '\n')
+	}
+	name := filepath.Join(m.dir, markName)
+	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = f.Write(buf)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err == nil {
+			err = os.Rename(f.Name(), name)
+		}
+		if err == nil {
+			err = syncDir(m.dir)
+		}
+		if err != nil {
+			_ = f.Close() // of no use
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write which dead letters were replayed (check space and disk of data_dir): %w", err)
+	}
+	if m.f != nil {
+		_ = m.f.Close() // replaced
+	}
+	m.f = f
+	return nil
+}
+
+// close gives the lock back.
+func (m *mark) close() error {
+	var err error
+	if m.f != nil {
+		err = m.f.Close()
+	}
+	return errors.Join(err, m.lock.Close())
+}
