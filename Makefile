@@ -137,3 +137,9 @@ clean: ## remove what was built; what `make run` keeps in var/ stays
 measure-streaming: build test-deps ## measure what streaming costs beside reading files; ARGS: more for go test
 	LOG_CAPTURER_MEASURE=1 LOG_CAPTURER_REQUIRE_DOCKER=1 PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' \
 		$(GO) test ./tests/e2e -run '^TestMeasureStreaming$$' -v -count=1 -timeout 45m $(ARGS)
+
+# The machine should have nothing else to do.
+.PHONY: load-test
+load-test: RATE ?= 1000
+load-test: ## 50 containers write RATE (1000) lines/s in all: delivery, CPU, memory, latency
+	GO='$(GO)' exec tests/load_test.sh $(RATE)
