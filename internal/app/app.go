@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +18,12 @@ import (
 	"github.com/log-capturer/log_capturer/internal/deadletter"
 	"github.com/log-capturer/log_capturer/internal/dispatch"
 	"github.com/log-capturer/log_capturer/internal/docker"
+	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/loki"
 	"github.com/log-capturer/log_capturer/internal/monitors"
 	"github.com/log-capturer/log_capturer/internal/positions"
 	"github.com/log-capturer/log_capturer/internal/server"
+	"github.com/log-capturer/log_capturer/internal/spool"
 	"github.com/log-capturer/log_capturer/internal/stdout"
 )
 
@@ -54,6 +57,7 @@ type agent struct {
 	positions  *positions.Store
 	dead       *deadLetters
 	loki       *loki.Client // nil with the stdout sink
+	spool      *spool.Spool // nil without one
 	dispatcher *dispatch.Dispatcher
 	engine     *docker.Client
 	files      *monitors.FileMonitor
@@ -139,10 +143,20 @@ func (a *agent) build(out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if a.loki != nil && a.cfg.Spool.MaxBytes > 0 {
+		a.spool, err = spool.Open(spool.Config{
+			Dir: a.cfg.DataDir, Lanes: dispatch.SpoolLanes(lanes), MaxBytes: a.cfg.Spool.MaxBytes,
+			MinFreeBytes: cmp.Or(a.cfg.Spool.MinFreeBytes, -1), // of which 0 is the default
+			Logger:       a.log, Registerer: a.registry,
+		})
+		if err != nil {
+			return err
+		}
+	}
 	c, l := a.cfg.Monitors.Container, a.cfg.Sinks.Loki
 	a.dispatcher = dispatch.New(dispatch.Config{
 		Lanes: lanes, BatchBytes: l.BatchBytes, BatchWait: l.BatchWait,
-		Sink: sink, Acks: a.positions, DeadLetters: a.dead,
+		Sink: sink, Spool: a.spool, Stats: a.stats, Acks: a.positions, DeadLetters: a.dead,
 		Wake: func(s *entrySource) {
 			if s.Method == monitors.MethodStreaming {
 				a.streams.Wake(s)
@@ -195,6 +209,16 @@ func (a *agent) build(out io.Writer) error {
 		Reload: a.reload, Metrics: a.registry, Log: a.log, Containers: a.listContainers,
 	})
 	return nil
+}
+
+// stats gives the counters of a container.
+func (a *agent) stats(containerID, _ string) *entry.Stats {
+	if a.containers != nil {
+		if s := a.containers.Stats(containerID); s != nil {
+			return s
+		}
+	}
+	return &entry.Stats{} // it is no more
 }
 
 func rules(from []config.ContainerRule) []monitors.Rule {
@@ -338,6 +362,11 @@ func (a *agent) close() {
 	}
 	if a.loki != nil {
 		a.loki.Close()
+	}
+	if a.spool != nil {
+		if err := a.spool.Close(); err != nil {
+			a.log.Warn("spool could not be closed", "error", err)
+		}
 	}
 	if a.dead != nil {
 		if err := a.dead.log.Close(); err != nil {

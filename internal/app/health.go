@@ -10,6 +10,7 @@ import (
 	"github.com/log-capturer/log_capturer/internal/loki"
 	"github.com/log-capturer/log_capturer/internal/monitors"
 	"github.com/log-capturer/log_capturer/internal/server"
+	"github.com/log-capturer/log_capturer/internal/spool"
 )
 
 const (
@@ -67,6 +68,19 @@ type sinkView struct {
 	DeadLetters  int64      `json:"dead_letters"`
 }
 
+// spoolView is .spool of /health.
+type spoolView struct {
+	State           string     `json:"state"` // empty, filling, draining or full
+	Frames          uint64     `json:"frames"`
+	Records         uint64     `json:"records"` // lines
+	Bytes           int64      `json:"bytes"`
+	DiskBytes       int64      `json:"disk_bytes"`
+	MaxBytes        int64      `json:"max_bytes"`
+	Oldest          *time.Time `json:"oldest,omitempty"`            // time of the oldest line
+	TimeLeftSeconds float64    `json:"time_left_seconds,omitempty"` // at the present rate
+	Error           string     `json:"error,omitempty"`
+}
+
 // states is what health is made of: the components' own words at one moment.
 type states struct {
 	now       time.Time
@@ -75,7 +89,8 @@ type states struct {
 	fallsBack bool                      // what cannot be read from a file is streamed
 	engine    *monitors.ContainerHealth // nil: not watched
 	lanes     []dispatch.LaneHealth
-	loki      *loki.Health // nil: stdout
+	loki      *loki.Health  // nil: stdout
+	spool     *spool.Health // nil: none
 	positions error
 	dead      deadHealth
 }
@@ -97,6 +112,10 @@ func (a *agent) health(context.Context) server.Health {
 	if a.loki != nil {
 		h := a.loki.Health()
 		s.loki = &h
+	}
+	if a.spool != nil {
+		h := a.spool.Health()
+		s.spool = &h
 	}
 	return judge(s)
 }
@@ -140,15 +159,41 @@ func judge(s states) server.Health {
 		v.add(server.StatusDegraded, s.positions.Error(), "make room on the file system of data_dir, or mend it; until then lines may be sent twice after a restart")
 	}
 	h := server.Health{
-		Status:   v.status,
 		Monitors: map[string]any{"file_monitor": file, "streaming": streaming},
 		Sinks:    map[string]any{name: sink},
-		Problems: v.problems,
 	}
 	if engine != nil {
 		h.Docker = engine
 	}
+	if sp := judgeSpool(s, &v); sp != nil {
+		h.Spool = sp
+	}
+	h.Status, h.Problems = v.status, v.problems
 	return h
+}
+
+func judgeSpool(s states, v *verdict) *spoolView {
+	if s.spool == nil {
+		return nil
+	}
+	h := s.spool
+	view := &spoolView{
+		State: string(h.State), Frames: h.Frames, Records: h.Records, Bytes: h.Bytes, DiskBytes: h.DiskBytes, MaxBytes: h.MaxBytes,
+		TimeLeftSeconds: h.TimeLeft.Round(time.Second).Seconds(),
+	}
+	if !h.Oldest.IsZero() {
+		oldest := h.Oldest.UTC()
+		view.Oldest = &oldest
+	}
+	switch {
+	case h.Full != nil:
+		view.Error = h.Full.Error()
+		v.add(server.StatusUnhealthy, "the spool takes no more: "+view.Error, "see the message; until then lines wait in their logs, where rotation may take them")
+	case h.WriteError != nil:
+		view.Error = h.WriteError.Error()
+		v.add(server.StatusUnhealthy, "the spool cannot be written: "+view.Error, "make room on the file system of data_dir, or mend it; until then lines wait in their logs, where rotation may take them")
+	}
+	return view
 }
 
 func judgeFiles(s states, v *verdict) fileMonitorView {
@@ -284,7 +329,7 @@ func judgeSink(s states, v *verdict) (name string, view sinkView) {
 	}
 	if !since.IsZero() {
 		view.FailingSince = &since
-		remedy := "nothing is lost while the log files are kept; the agent goes on trying"
+		remedy := "nothing is lost while there is room for it; the agent goes on trying"
 		if config {
 			remedy = "correct the configuration here or at the store; the agent goes on trying"
 		}

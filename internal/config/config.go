@@ -24,6 +24,7 @@ type Config struct {
 	ShutdownGrace time.Duration
 	Docker        Docker
 	Monitors      Monitors
+	Spool         Spool
 	Sinks         Sinks
 }
 
@@ -121,6 +122,12 @@ type Streaming struct {
 type ContainerLabel struct {
 	Container string // the name at the container, such as com.example.team
 	Label     string // the name at the store, such as com_example_team
+}
+
+// Spool is what is kept on disk, in bytes, while the store does not take lines.
+type Spool struct {
+	MaxBytes     int64 // of all its files; 0: there is no spool
+	MinFreeBytes int64 // left free on the file system; 0: nothing
 }
 
 // Sinks are the destinations of lines. Exactly one is configured: Stdout when

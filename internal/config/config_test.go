@@ -61,6 +61,7 @@ func TestDefaultsAreRight(t *testing.T) {
 			IgnoreOlderThan:     168 * time.Hour,
 			MaxLineBytes:        256 << 10,
 		}},
+		Spool: Spool{MaxBytes: 1 << 30, MinFreeBytes: 256 << 20},
 		Sinks: Sinks{Loki: Loki{
 			URL: "http://loki", Headers: map[string]Secret{}, Labels: map[string]string{},
 			StructuredMetadata: true, ShipMalformed: true,
@@ -106,6 +107,8 @@ func TestEveryKeyTakesEffect(t *testing.T) {
 		"monitors.container.max_line_bytes":                    {"1MiB", func(c *c) any { return c.Monitors.Container.MaxLineBytes }, 1 << 20},
 		"monitors.container.container_labels": {"[com.example.team, tier]", func(c *c) any { return c.Monitors.Container.ContainerLabels },
 			[]ContainerLabel{{"com.example.team", "com_example_team"}, {"tier", "tier"}}},
+		"spool.max_bytes":                     {"0", func(c *c) any { return c.Spool.MaxBytes }, int64(0)},
+		"spool.min_free_bytes":                {"5GiB", func(c *c) any { return c.Spool.MinFreeBytes }, int64(5 << 30)},
 		"sinks.loki.url":                      {"'https://l/push?a=b'", func(c *c) any { return c.Sinks.Loki.URL }, "https://l/push?a=b"},
 		"sinks.loki.tenant_id":                {"007", func(c *c) any { return c.Sinks.Loki.TenantID }, "007"},
 		"sinks.loki.basic_auth.username":      {"u", func(c *c) any { return c.Sinks.Loki.BasicAuth.Username }, "u"},
@@ -231,10 +234,10 @@ func TestErrors(t *testing.T) {
 			"f:5: sinks.stdout.enabled: is true although sinks.loki.url is set, and lines have one destination; choose one: remove sinks.loki.url or set this to false",
 		}},
 		{"no sections", "- a\n", []string{
-			"f:1: is a list; a section with the keys host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
+			"f:1: is a list; a section with the keys host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
 		}},
 		{"a word", "hello\n", []string{
-			"f:1: is a single value; a section with the keys host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
+			"f:1: is a single value; a section with the keys host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
 		}},
 		{"two documents", sink + "---\nhost: a\n", []string{
 			"f:2: a second YAML document begins here; one document per file",
@@ -268,10 +271,10 @@ func TestErrors(t *testing.T) {
 			"f:4: monitors.container.container_labels: has a YAML tag (text that begins with ! needs quotes); a list; each item: a container label; every character but letters, digits and _ becomes _, and the name is then: " + labels,
 		}},
 		{"unknown keys", "hosts: a\nServer: {}\nzzz: 1\nurl: x\nserver:\n  prot: 1\n  '': 2\n  ? [a]\n  : 3\nsinks:\n  stdout: {enabled: true}\n  loki:\n    urls: x\n    \"a\\nb\": x\n    cert_file: x\n    host: x\n<<: {}\n", []string{
-			"f:1: hosts: unknown key, did you mean host?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
-			"f:2: Server: unknown key, did you mean server?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
-			"f:3: zzz: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
-			"f:4: url: unknown key, did you mean sinks.loki.url?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
+			"f:1: hosts: unknown key, did you mean host?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
+			"f:2: Server: unknown key, did you mean server?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
+			"f:3: zzz: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
+			"f:4: url: unknown key, did you mean sinks.loki.url?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
 			"f:6: server.prot: unknown key, did you mean port?; allowed here: host, port",
 			"f:7: server.\"\": unknown key; allowed here: host, port",
 			"f:8: server: a key is a list; plain text as the key",
@@ -279,10 +282,10 @@ func TestErrors(t *testing.T) {
 			"f:14: sinks.loki.\"a\\nb\": unknown key; allowed here: url, tenant_id, basic_auth, bearer_token_file, tls, headers, labels, structured_metadata, ship_malformed, batch_wait, batch_bytes, timeout",
 			"f:15: sinks.loki.cert_file: unknown key, did you mean sinks.loki.tls.cert_file?; allowed here: url, tenant_id, basic_auth, bearer_token_file, tls, headers, labels, structured_metadata, ship_malformed, batch_wait, batch_bytes, timeout",
 			"f:16: sinks.loki.host: unknown key; allowed here: url, tenant_id, basic_auth, bearer_token_file, tls, headers, labels, structured_metadata, ship_malformed, batch_wait, batch_bytes, timeout",
-			"f:17: <<: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
+			"f:17: <<: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
 		}},
-		{"keys of other releases", sink + "spool: {max_bytes: 1GiB}\nmonitors:\n  container:\n    include_labels: []\n    file_based_monitoring: {poll: 2s}\n    streaming: {max_stream: 1}\n", []string{
-			"f:2: spool: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, sinks",
+		{"keys of other releases", sink + "spool: {max_size: 1GiB}\nmonitors:\n  container:\n    include_labels: []\n    file_based_monitoring: {poll: 2s}\n    streaming: {max_stream: 1}\n", []string{
+			"f:2: spool.max_size: unknown key; allowed here: max_bytes, min_free_bytes",
 			"f:5: monitors.container.include_labels: unknown key; allowed here: enabled, include, exclude, file_based_monitoring, streaming, read_from, ignore_older_than, max_line_bytes, container_labels",
 			"f:6: monitors.container.file_based_monitoring.poll: unknown key; allowed here: enabled, log_drivers, fallback_to_streaming",
 			"f:7: monitors.container.streaming.max_stream: unknown key, did you mean max_streams?; allowed here: enabled, max_streams",
@@ -362,6 +365,14 @@ func TestErrors(t *testing.T) {
 		{"durations, not", sink + "shutdown_grace: 5 s\n", []string{"f:2: shutdown_grace: \"5 s\" is not a time span; 0s to 10m: a number with ms, s, m or h, or 0: stop at once"}},
 		{"durations, long", sink + "shutdown_grace: 1h\n", []string{"f:2: shutdown_grace: \"1h\" is too long; 0s to 10m: a number with ms, s, m or h, or 0: stop at once"}},
 		{"durations, short", sink + "shutdown_grace: -1s\n", []string{"f:2: shutdown_grace: \"-1s\" is too short; 0s to 10m: a number with ms, s, m or h, or 0: stop at once"}},
+		{"sizes", sink + "spool:\n  max_bytes: 16MB\n  min_free_bytes: -1\n", []string{
+			"f:3: spool.max_bytes: \"16MB\" is not a size; 16MiB to 1024GiB: a number of bytes, or a whole number with KiB, MiB or GiB, or 0: no spool",
+			"f:4: spool.min_free_bytes: \"-1\" is not a size; 0 to 1024GiB: a number of bytes, or a whole number with KiB, MiB or GiB, or 0: no floor",
+		}},
+		{"sizes, small", sink + "spool: {max_bytes: 15MiB}\nmonitors: {container: {max_line_bytes: 0}}\n", []string{
+			"f:2: spool.max_bytes: \"15MiB\" is too small; 16MiB to 1024GiB: a number of bytes, or a whole number with KiB, MiB or GiB, or 0: no spool",
+			"f:3: monitors.container.max_line_bytes: \"0\" is too small; 1KiB to 1MiB: a number of bytes, or a whole number with KiB or MiB",
+		}},
 		{"drivers", sink + "monitors: {container: {file_based_monitoring: {log_drivers: [json-file, local]}}}\n", []string{
 			"f:2: monitors.container.file_based_monitoring.log_drivers[1]: \"local\" is not one of the values; json-file",
 		}},
@@ -475,10 +486,26 @@ func TestValues(t *testing.T) {
 			map[string]any{"1024": 1024, "1KiB": 1024, "'2 KiB'": 2048, "1MiB": 1 << 20, "2000B": 2000},
 			map[string]string{
 				"1023": "is too small", "1KB": "is not a size", "1k": "is not a size", "1.5KiB": "is not a size", "KiB": "is not a size",
-				"1048577": "is too large", "1GiB": "is too large", "4294967297KiB": "is not a size", "-1": "is not a size", "1_000": "is not a size",
+				"1048577": "is too large", "1GiB": "is too large", "4294967297KiB": "is too large", "0KiB": "is too small", "-1": "is not a size", "1_000": "is not a size",
 				"0x400": "is not a size", "''": "is not a size", "2 0 KiB": "is not a size",
 			},
 			func(c *Config) any { return c.Monitors.Container.MaxLineBytes }},
+		{"spool.max_bytes",
+			map[string]any{
+				"0": int64(0), "0MiB": int64(0), "16MiB": int64(16 << 20), "16777216": int64(16 << 20), "2GiB": int64(2 << 30),
+				"1024GiB": int64(1 << 40), "1099511627776": int64(1 << 40),
+			},
+			map[string]string{
+				"1": "is too small", "16777215": "is too small", "16383KiB": "is too small", "1099511627777": "is too large", "1025GiB": "is too large",
+				// Times a GiB these are 0 and 2^63 in 64 bits.
+				"17179869184GiB": "is too large", "8589934592GiB": "is too large",
+				"9223372036854775808": "is not a size", "1TiB": "is not a size", "off": "is not a size",
+			},
+			func(c *Config) any { return c.Spool.MaxBytes }},
+		{"spool.min_free_bytes",
+			map[string]any{"0": int64(0), "1": int64(1), "5 GiB": int64(5 << 30)},
+			map[string]string{"-1": "is not a size", "1025GiB": "is too large"},
+			func(c *Config) any { return c.Spool.MinFreeBytes }},
 		{"monitors.container.streaming.max_streams",
 			map[string]any{"1": 1, "1000": 1000, "${NONE:-7}": 7},
 			map[string]string{"0": "is too small", "1001": "is too large", "'5'": "is text in quotes", "unlimited": "is not a whole number"},
@@ -876,7 +903,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(example)
 	f.Add(regexp.MustCompile(`(?m)^( *)#(\S)`).ReplaceAll(example, []byte("$1$2")))
 	for _, s := range []string{
-		"", sink, "a: &a [*a]", "server: {port: ${PORT}}", "? [a]\n: b", "<<: *x", "--- a\n--- b", "host: !!binary x", "sinks: {loki: {headers: {a: b, A: c}}}",
+		"", sink, "a: &a [*a]", "spool: {max_bytes: 16 MiB, min_free_bytes: 0}\n" + sink, "server: {port: ${PORT}}", "? [a]\n: b", "<<: *x", "--- a\n--- b", "host: !!binary x", "sinks: {loki: {headers: {a: b, A: c}}}",
 		"monitors: {container: {include: labelled, exclude: [name=a*, 'label=b=?', image=c]}}\n" + sink,
 		"monitors: {container: {file_based_monitoring: {enabled: false}, streaming: {enabled: false, max_streams: 0}}}\n" + sink,
 		"monitors: {container: {max_line_bytes: 1 KiB, ignore_older_than: 0, container_labels: [a.b, a_b]}}", "host: |\n  a\n", "host: ${A:-${B}}", "host: *a'b",
@@ -926,6 +953,9 @@ func FuzzParse(f *testing.F) {
 		}
 		if slices.Contains(cfg.Monitors.Container.Exclude, ContainerRule{Field: RuleLabelled}) {
 			t.Error("labelled excludes")
+		}
+		if s := cfg.Spool; s.MaxBytes != 0 && s.MaxBytes < 16<<20 || s.MaxBytes > 1<<40 || s.MinFreeBytes < 0 || s.MinFreeBytes > 1<<40 {
+			t.Errorf("got %+v", s)
 		}
 		if l := cfg.Sinks.Loki; l.BatchBytes > 3<<20 || l.Timeout <= 0 || l.BatchWait <= 0 || l.URL != "" && !strings.HasPrefix(l.PushURL(), "http") {
 			t.Errorf("got %+v", l)

@@ -75,38 +75,51 @@ func integer(low, high int) kind[int] {
 	}
 }
 
-// size is a number of bytes.
-func size(low, high int) kind[int] {
-	return kind[int]{
+// size is a number of bytes. zero says what 0 means, if that is something of its
+// own or is allowed below low.
+func size[T int | int64](low, high T, zero string) kind[T] {
+	units := "KiB or MiB"
+	if int64(high) >= 1<<30 {
+		units = "KiB, MiB or GiB"
+	}
+	allowed := fmt.Sprintf("%s to %s: a number of bytes, or a whole number with %s", sizeText(int64(low)), sizeText(int64(high)), units)
+	if zero != "" {
+		allowed += ", or 0: " + zero
+	}
+	return kind[T]{
 		unit:    "bytes",
-		allowed: fmt.Sprintf("%s to %s: a number of bytes, or a whole number with KiB or MiB", sizeText(low), sizeText(high)),
-		parse: func(s string) (int, string) {
+		allowed: allowed,
+		parse: func(s string) (T, string) {
 			digits := strings.TrimRight(s, "BGKMi ")
-			factor, known := map[string]int{
+			factor, known := map[string]uint64{
 				"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 			}[strings.TrimLeft(s[len(digits):], " ")]
-			n, err := strconv.ParseUint(digits, 10, 31)
+			n, err := strconv.ParseUint(digits, 10, 63)
 			switch {
 			case !known || err != nil:
 				return 0, "is not a size"
-			case n*uint64(factor) < uint64(low):
-				return 0, "is too small"
-			case n*uint64(factor) > uint64(high):
+			case n == 0 && zero != "":
+				return 0, ""
+			case n > uint64(high)/factor: // the product might not fit
 				return 0, "is too large"
+			case n*factor < uint64(low):
+				return 0, "is too small"
 			}
-			return int(n) * factor, ""
+			return T(n * factor), ""
 		},
 	}
 }
 
-func sizeText(n int) string {
+func sizeText(n int64) string {
 	switch {
+	case n >= 1<<30 && n%(1<<30) == 0:
+		return strconv.FormatInt(n>>30, 10) + "GiB"
 	case n >= 1<<20 && n%(1<<20) == 0:
-		return strconv.Itoa(n>>20) + "MiB"
+		return strconv.FormatInt(n>>20, 10) + "MiB"
 	case n >= 1<<10 && n%(1<<10) == 0:
-		return strconv.Itoa(n>>10) + "KiB"
+		return strconv.FormatInt(n>>10, 10) + "KiB"
 	}
-	return strconv.Itoa(n)
+	return strconv.FormatInt(n, 10)
 }
 
 // duration is a time span. zero says what 0 means, if it is allowed below low.

@@ -37,6 +37,7 @@ func Reference() string {
 		}
 	}
 	b.WriteString(referenceContainers)
+	b.WriteString(referenceSpool)
 	b.WriteString(referenceRules)
 	return b.String()
 }
@@ -80,7 +81,7 @@ anchors and tags. A section without any key (all commented out) is as if it were
 default if the variable is unset or empty. A variable without a default must be set. ` + "`$$`" + ` is a dollar. Variables are
 replaced after the YAML has been parsed: what they hold cannot change the structure of the file and needs no quoting.
 
-**Sizes** are whole numbers of bytes (` + "`262144`" + `) or with a unit (` + "`256KiB`, `1MiB`" + `). **Time spans** have a unit: ` + "`100ms`, `5s`, `168h`" + `.
+**Sizes** are whole numbers of bytes (` + "`262144`" + `) or with a unit (` + "`256KiB`, `1MiB`, `1GiB`" + `). **Time spans** have a unit: ` + "`100ms`, `5s`, `168h`" + `.
 **Paths** that are not absolute are relative to the directory the agent is started in.
 
 **Secrets** (the password, the values of headers) are never logged or printed. A mistake in one of them, in the URL, or in
@@ -139,6 +140,23 @@ of a driver in ` + "`log_drivers`" + `:
 
 The last row is a mistake, since nothing would be captured: to want that, set ` + "`monitors.container.enabled: false`" + `, and
 these keys do not matter.
+`
+
+const referenceSpool = `
+## The spool
+
+What the store has not taken a second after it began to fail is written to ` + "`data_dir/spool`" + `, compressed and synced, and sent from
+there, oldest first, once the store takes it; meanwhile the logs are read on, so that rotation may go on, too. ` + "`GET /health`" + ` says
+what lies there and how long there will be room at the present rate (` + "`.spool.time_left_seconds`" + `).
+
+- It is full when one more batch would pass ` + "`spool.max_bytes`" + ` or leave less than ` + "`spool.min_free_bytes`" + `. Then lines wait as
+  they do without a spool: a few MiB in memory, the others unread in Docker's logs, where rotation may take them.
+- A ` + "`max_bytes`" + ` below what lies there deletes nothing: it is full until enough has been sent.
+- With ` + "`max_bytes: 0`" + `, or with the sink ` + "`stdout`" + `, there is no spool. What an earlier run has left there stays, and is sent when there
+  is a spool again. Let it be drained before it is switched off: what is late by then the store may refuse as too old.
+- What lies there is sent to the destination that is configured then, with the labels that the lines had when they were read.
+
+` + "`docs/formats/spool.md`" + ` describes the files. They hold what the logs hold: keep ` + "`data_dir`" + ` as private.
 `
 
 const referenceRules = `

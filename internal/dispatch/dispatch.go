@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/spool"
 )
 
 // Sink is the store. Push makes one attempt to deliver the pending parts of a
@@ -70,7 +71,14 @@ type Config struct {
 	// takes no batch until some is delivered. It may be passed by one batch.
 	ParkedBytes int
 
-	Sink        Sink
+	Sink Sink
+	// Spool takes what the sink does not, unless it is nil; it has at least Lanes
+	// lanes, and is not closed before Run has returned. Stats gives the counters
+	// of a container whose lines come from there; nil: they get counters of
+	// their own.
+	Spool *spool.Spool
+	Stats func(containerID, name string) *entry.Stats
+
 	Acks        Acks
 	DeadLetters DeadLetters
 	// Wake, unless nil, is called when a source is no longer held (its Held is
@@ -111,7 +119,8 @@ type Dispatcher struct {
 	lanes   []*lane
 	metrics *metrics
 	// drained has room for one: some lane has become empty during a drain.
-	drained chan struct{}
+	drained  chan struct{}
+	spooling *spooling // nil without a spool
 	// random gives a number in [0,1) for the jitter of pauses.
 	random func() float64
 
@@ -135,6 +144,10 @@ func New(cfg Config) *Dispatcher {
 	}
 	for i := range cfg.Lanes {
 		d.lanes = append(d.lanes, newLane(d, i))
+	}
+	if cfg.Spool != nil {
+		d.spooling = newSpooling(d)
+		d.cfg.Sink = d.spooling
 	}
 	if cfg.Registerer != nil {
 		d.metrics.register(cfg.Registerer, d)
@@ -218,16 +231,23 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	for _, l := range d.lanes {
 		wg.Go(func() { l.run(ctx) })
 	}
+	if d.spooling != nil {
+		wg.Go(func() { d.spooling.run(ctx) })
+	}
 	wg.Wait()
 	return nil
 }
 
 // Drain sends what is waiting, without regard to BatchWait, and returns nil when
-// every lane is empty, parked parts included. Pauses after failures are kept.
-// The readers must have stopped, and Run must go on until Drain has returned. If
-// ctx ends first, the error says how much is left; it will be read again at the
-// next start.
+// every lane is empty, parked parts included. With a spool, what the store does
+// not take within a second goes there, and what is there stays; without one,
+// pauses after failures are kept. The readers must have stopped, and Run must go on
+// until Drain has returned. If ctx ends first, the error says how much is left; it
+// will be read again at the next start.
 func (d *Dispatcher) Drain(ctx context.Context) error {
+	if d.spooling != nil {
+		d.spooling.hurry()
+	}
 	for _, l := range d.lanes {
 		l.mu.Lock()
 		l.draining = true
@@ -290,5 +310,30 @@ func (d *Dispatcher) Health() []LaneHealth {
 	for i, l := range d.lanes {
 		all[i] = l.healthAt(now)
 	}
+	if d.spooling != nil {
+		for i, h := range d.spooling.back.Health() {
+			all[i%len(all)] = all[i%len(all)].with(h)
+		}
+	}
 	return all
+}
+
+// with gives the state of two halves of a lane: what comes from its readers, and
+// from the spool.
+func (h LaneHealth) with(other LaneHealth) LaneHealth {
+	if h.FailingSince.IsZero() || !other.FailingSince.IsZero() && other.FailingSince.Before(h.FailingSince) {
+		h.FailingSince, h.LastError, h.Config = other.FailingSince, other.LastError, other.Config
+	}
+	if h.DeadLettersSince.IsZero() {
+		h.DeadLettersSince, h.DeadLettersError = other.DeadLettersSince, other.DeadLettersError
+	}
+	if h.HeldError == "" {
+		h.HeldError = other.HeldError
+	}
+	h.HeldConfig = h.HeldConfig || other.HeldConfig
+	h.PendingBytes += other.PendingBytes
+	h.ParkedBytes += other.ParkedBytes
+	h.HeldStreams += other.HeldStreams
+	h.OldestPending = max(h.OldestPending, other.OldestPending)
+	return h
 }

@@ -889,20 +889,22 @@ log_capturer_file_monitor_latency_seconds_bucket{le="300"} 3
 log_capturer_file_monitor_latency_seconds_bucket{le="+Inf"} 3
 log_capturer_file_monitor_latency_seconds_sum 0.18
 log_capturer_file_monitor_latency_seconds_count 3
-# HELP log_capturer_logs_processed_total Lines done with: delivered to the store, or dead_lettered because the store refused them; malformed is the part of delivered that was shipped raw.
+# HELP log_capturer_logs_processed_total Lines done with: delivered to the store, or dead_lettered because the store refused them; malformed is the part of delivered that was shipped raw. spooled went to the spool, and is counted again when it is done with.
 # TYPE log_capturer_logs_processed_total counter
 log_capturer_logs_processed_total{method="file_monitor",result="dead_lettered"} 1
 log_capturer_logs_processed_total{method="file_monitor",result="delivered"} 3
 log_capturer_logs_processed_total{method="file_monitor",result="malformed"} 1
+log_capturer_logs_processed_total{method="file_monitor",result="spooled"} 0
 log_capturer_logs_processed_total{method="streaming",result="dead_lettered"} 0
 log_capturer_logs_processed_total{method="streaming",result="delivered"} 1
 log_capturer_logs_processed_total{method="streaming",result="malformed"} 0
+log_capturer_logs_processed_total{method="streaming",result="spooled"} 0
 `
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(want),
 			"log_capturer_file_monitor_latency_seconds", "log_capturer_logs_processed_total"); err != nil {
 			t.Error(err)
 		}
-		if n, err := testutil.GatherAndCount(reg); err != nil || n != 6+1+3+5 {
+		if n, err := testutil.GatherAndCount(reg); err != nil || n != 8+1+3+1+5 {
 			t.Errorf("%d metrics, %v", n, err)
 		}
 		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {

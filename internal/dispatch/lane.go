@@ -215,6 +215,9 @@ func (l *lane) next(now time.Time) (step, time.Time) {
 	defer l.mu.Unlock()
 	l.publishParked()
 	l.noteEmpty()
+	if soon := now.Add(pauseMin); l.draining && l.d.spooling != nil && l.paused.After(soon) {
+		l.paused = soon // what the store does not take then goes to the spool
+	}
 	v := view{
 		now: now, paused: l.paused, hand: l.hand != nil,
 		ripe: l.ripe, draining: l.draining,
@@ -282,10 +285,14 @@ func (l *lane) send(ctx context.Context) {
 	}
 	l.divert(sl, out, now)
 	l.settle(sl, now)
-	if !sl.Pending() {
+	switch {
+	case !sl.Pending() && out.Kept:
+		l.forgive(now)
+		l.release()
+	case !sl.Pending():
 		l.succeed(now)
 		l.release()
-	} else if ctx.Err() == nil {
+	case ctx.Err() == nil:
 		l.fail(out, now)
 	}
 }
@@ -351,15 +358,28 @@ func (l *lane) succeed(now time.Time) {
 	if !l.failing {
 		return
 	}
-	l.failing = false
-	l.fails = 0
-	l.paused = time.Time{}
-	l.mu.Lock()
-	l.health.FailingSince, l.health.LastError, l.health.Config = time.Time{}, "", false
-	l.mu.Unlock()
+	l.wellAgain()
 	if say, lasted := l.d.storeTrouble.end(l.index, now); say {
 		l.d.cfg.Logger.Info("log store takes lines again", "after", lasted)
 	}
+}
+
+// forgive goes on after a failure without having succeeded: the lines are kept
+// elsewhere, and who keeps them deals with the store.
+func (l *lane) forgive(now time.Time) {
+	if !l.failing {
+		return
+	}
+	l.wellAgain()
+	l.d.storeTrouble.end(l.index, now)
+}
+
+// wellAgain lets the lane's attempts begin anew.
+func (l *lane) wellAgain() {
+	l.failing, l.fails, l.paused = false, 0, time.Time{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.health.FailingSince, l.health.LastError, l.health.Config = time.Time{}, "", false
 }
 
 // healthAt gives the lane's state.

@@ -29,6 +29,7 @@ type rig struct {
 	pushes  []push
 	acked   []entry.Span
 	dead    []string
+	took    []string // by takeAll
 	woken   []*entry.Source
 	seq     map[entry.Span]uint64 // of a span without Seq, the last one used
 	onPush  pushFunc
@@ -74,7 +75,13 @@ func (s *syncBuffer) String() string {
 // is to be used in a synctest bubble, and stops at the test's end.
 func newRig(t *testing.T, cfg Config) *rig {
 	t.Helper()
-	r := &rig{t: t, logs: &syncBuffer{}, seq: map[entry.Span]uint64{}, started: time.Now()}
+	return newRigOn(t, cfg, nil)
+}
+
+// newRigOn is newRig on a store that does this from the first moment on.
+func newRigOn(t *testing.T, cfg Config, onPush pushFunc) *rig {
+	t.Helper()
+	r := &rig{t: t, logs: &syncBuffer{}, seq: map[entry.Span]uint64{}, started: time.Now(), onPush: onPush}
 	if cfg.Lanes == 0 {
 		cfg.Lanes = 1
 	}

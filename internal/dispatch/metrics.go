@@ -23,19 +23,21 @@ type metrics struct {
 	failed       prometheus.Counter
 	ackErrors    prometheus.Counter
 	holds        prometheus.Counter
+	lostLines    *prometheus.CounterVec
+	lostFrames   prometheus.Counter // the child of lostLines for the spool
 }
 
 // methodCounters are the children of log_capturer_logs_processed_total for one
 // method, looked up once.
 type methodCounters struct {
-	delivered, deadLettered, malformed prometheus.Counter
+	delivered, deadLettered, malformed, spooled prometheus.Counter
 }
 
 func newMetrics() *metrics {
 	m := &metrics{
 		processed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "log_capturer_logs_processed_total",
-			Help: "Lines done with: delivered to the store, or dead_lettered because the store refused them; malformed is the part of delivered that was shipped raw.",
+			Help: "Lines done with: delivered to the store, or dead_lettered because the store refused them; malformed is the part of delivered that was shipped raw. spooled went to the spool, and is counted again when it is done with.",
 		}, []string{"method", "result"}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "log_capturer_dispatch_failed_attempts_total",
@@ -50,6 +52,11 @@ func newMetrics() *metrics {
 			Help: "Times that a single stream was parked because the store refused it for now.",
 		}),
 	}
+	m.lostLines = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "log_capturer_lost_lines_total",
+		Help: "Lines that had been read and were lost, by reason.",
+	}, []string{"reason"})
+	m.lostFrames = m.lostLines.WithLabelValues("spool_unreadable")
 	m.file, m.stream = m.resolve(methodFile), m.resolve(methodStream)
 	return m
 }
@@ -59,6 +66,7 @@ func (m *metrics) resolve(method string) methodCounters {
 		delivered:    m.processed.WithLabelValues(method, "delivered"),
 		deadLettered: m.processed.WithLabelValues(method, "dead_lettered"),
 		malformed:    m.processed.WithLabelValues(method, "malformed"),
+		spooled:      m.processed.WithLabelValues(method, "spooled"),
 	}
 }
 
@@ -73,7 +81,7 @@ func (m *metrics) of(method string) methodCounters {
 }
 
 func (m *metrics) register(r prometheus.Registerer, d *Dispatcher) {
-	r.MustRegister(m.processed, m.failed, m.ackErrors, m.holds, newCollector(d))
+	r.MustRegister(m.processed, m.failed, m.ackErrors, m.holds, m.lostLines, newCollector(d))
 }
 
 // collector gives what is counted by lane: the latency, and the lanes' state.

@@ -271,7 +271,11 @@ func (l *lane) sendParked(ctx context.Context) {
 		if len(p.chunks) == 0 {
 			l.drop(p, now)
 		}
-		l.succeed(now)
+		if out.Kept {
+			l.forgive(now)
+		} else {
+			l.succeed(now)
+		}
 	case ctx.Err() != nil:
 	case held:
 		l.postpone(p, out, now)

@@ -74,13 +74,21 @@ func (l *lane) settle(sl *slot, now time.Time) {
 		var took [entry.NumClasses]bool
 		total := 0
 		for c := range s.State {
-			if s.State[c] != entry.PartAccepted {
+			kept := s.State[c] == entry.PartKept
+			if s.State[c] != entry.PartAccepted && !kept {
 				continue
 			}
 			s.State[c] = entry.PartEmpty
 			n := int(s.Lines[c])
 			if sl.refused {
 				n -= refusedLines(b, s, entry.Class(c))
+			}
+			if kept {
+				l.d.metrics.of(s.Source.Method).spooled.Add(float64(n))
+				if sl.parked {
+					l.unpark(s.Source)
+				}
+				continue
 			}
 			took[c] = true
 			total += n

@@ -75,6 +75,9 @@ const (
 	// PartHeld: the store refuses this stream for now; others may go on. Set by
 	// the sink; dispatch takes the part out of the batch.
 	PartHeld
+	// PartKept: the sink has the lines on a disk of ours, synced, and answers for
+	// them: they are acknowledged now and counted when they are delivered.
+	PartKept
 )
 
 // Section is a run of lines that one read of one log gave to a batch:
@@ -194,6 +197,9 @@ type Outcome struct {
 	// Config is set when only a change of configuration (here or at the store)
 	// will help: the batch is kept and tried again slowly.
 	Config bool
+	// Kept is set when what was pending is PartKept now: the store has not taken
+	// it.
+	Kept bool
 	// RetryAfter is how long the store asked to be left alone; 0 when it did
 	// not say.
 	RetryAfter time.Duration

@@ -783,6 +783,16 @@ func (m *ContainerMonitor) Containers() []ContainerStatus {
 	return all
 }
 
+// Stats gives a container's counters; nil if it is not known.
+func (m *ContainerMonitor) Stats(id string) *entry.Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.routes[id]; r != nil {
+		return r.info.stats
+	}
+	return nil
+}
+
 // mailbox takes what a loop is to do from others, who do not wait for it.
 type mailbox struct {
 	signal chan struct{} // has room for one: there is something

@@ -34,6 +34,8 @@ type Health struct {
 	// Monitors are the sources by name: "file_monitor" and its siblings.
 	Monitors map[string]any `json:"monitors"`
 	Docker   any            `json:"docker,omitempty"`
+	// Spool is what the store has not taken; nil without a spool.
+	Spool any `json:"spool,omitempty"`
 	// Sinks are the destinations by name.
 	Sinks map[string]any `json:"sinks"`
 	// Problems is empty when the status is ok.

@@ -1,0 +1,444 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/spool"
+)
+
+var errDown = errors.New("store is down")
+
+func down(_ context.Context, _ *entry.Batch) entry.Outcome { return entry.Outcome{Err: errDown} }
+
+// openSpool opens a spool that is closed at the test's end.
+func openSpool(t *testing.T, dir string, maxBytes int64) *spool.Spool {
+	t.Helper()
+	s, err := spool.Open(spool.Config{Dir: dir, Lanes: SpoolLanes(1), MaxBytes: maxBytes, MinFreeBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// pass lets time go by.
+func passTime(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (r *rig) delivered() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.took)
+}
+
+// takeAll is a store that notes what it takes.
+func (r *rig) takeAll(_ context.Context, b *entry.Batch) entry.Outcome {
+	eachPending(b, func(_ *entry.Section, l *entry.Line) {
+		r.mu.Lock()
+		r.took = append(r.took, string(b.Message(l)))
+		r.mu.Unlock()
+	})
+	return acceptAll(b)
+}
+
+func TestSpoolingOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 0)
+		live := &entry.Stats{}
+		r := newRig(t, Config{Spool: sp, Stats: func(string, string) *entry.Stats { return live }})
+		r.setPush(down)
+		src := newSource(1, 0)
+		r.send(src, "o:1", "e:2")
+		passTime(500 * time.Millisecond)
+		if got := r.ackedSpans(); got != "" {
+			t.Errorf("acknowledged before the second was over: %s", got)
+		}
+		passTime(4 * time.Second)
+		if got := r.ackedSpans(); got != "1/stdout/1 1/stderr/1" {
+			t.Errorf("acknowledged: %q", got)
+		}
+		for i := range 20 { // more than fit into the lane: nobody waits
+			r.send(src, fmt.Sprintf("o:%d", 3+i))
+			passTime(200 * time.Millisecond)
+		}
+		if h := sp.Health(); h.Records != 22 {
+			t.Errorf("%+v", h)
+		}
+		if h := r.Health()[0]; h.FailingSince.IsZero() || h.LastError != errDown.Error() {
+			t.Errorf("%+v", h)
+		}
+		if n := src.Stats.Delivered.Load(); n != 0 {
+			t.Errorf("%d lines delivered", n)
+		}
+		if n := r.logs.count("what is read goes to the spool"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, r.logs)
+		}
+		r.setPush(r.takeAll)
+		passTime(time.Minute)
+		want := []string{"o:1", "e:2"}
+		for i := range 20 {
+			want = append(want, fmt.Sprintf("o:%d", 3+i))
+		}
+		if got := r.delivered(); !slices.Equal(got, want) {
+			t.Errorf("%q", got)
+		}
+		if h := sp.Health(); h.State != spool.Empty || live.Delivered.Load() != 22 {
+			t.Errorf("%+v, %d delivered", h, live.Delivered.Load())
+		}
+		if h := r.Health()[0]; !h.FailingSince.IsZero() || h.PendingBytes != 0 {
+			t.Errorf("%+v", h)
+		}
+		// Directly again.
+		r.send(src, "o:last")
+		passTime(time.Second)
+		if h := sp.Health(); h.Records != 0 || src.Stats.Delivered.Load() != 1 {
+			t.Errorf("%+v", h)
+		}
+		if r.logs.count("spool is drained") != 1 {
+			t.Errorf("the recovery is not told:\n%s", r.logs)
+		}
+	})
+}
+
+// What was spooled comes first after a restart, in order, and each frame stays
+// until all of it is done.
+func TestSpoolingRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		sp := openSpool(t, dir, 0)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(down)
+		src := newSource(1, 0)
+		for i := range 5 {
+			r.send(src, fmt.Sprintf("o:%d", i))
+			passTime(3 * time.Second)
+		}
+		r.stop()
+		if err := sp.Close(); err != nil {
+			t.Fatal(err)
+		}
+		sp = openSpool(t, dir, 0)
+		var mu sync.Mutex
+		var took []string
+		r = newRigOn(t, Config{Spool: sp}, func(_ context.Context, b *entry.Batch, _ func(context.Context)) entry.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			eachPending(b, func(_ *entry.Section, l *entry.Line) { took = append(took, string(b.Message(l))) })
+			return acceptAll(b)
+		})
+		r.send(newSource(9, 0), "o:new")
+		passTime(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if got := strings.Join(took, " "); got != "o:0 o:1 o:2 o:3 o:4 o:new" {
+			t.Errorf("%s", got)
+		}
+		if h := sp.Health(); h.Frames != 0 {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
+// A store that hangs is cut off when the dispatcher is drained, and what it did
+// not take is kept; so it is in a long pause after failures.
+func TestSpoolingDrain(t *testing.T) {
+	for _, paused := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			sp := openSpool(t, t.TempDir(), 0)
+			r := newRig(t, Config{Spool: sp})
+			if paused {
+				r.setPush(func(context.Context, *entry.Batch) entry.Outcome {
+					return entry.Outcome{Err: errDown, RetryAfter: time.Minute}
+				})
+			} else {
+				r.setPush(func(ctx context.Context, _ *entry.Batch) entry.Outcome {
+					<-ctx.Done()
+					return entry.Outcome{Err: ctx.Err()}
+				})
+			}
+			src := newSource(1, 0)
+			r.send(src, "o:1")
+			passTime(300 * time.Millisecond)
+			r.send(src, "o:2")
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := r.Drain(ctx); err != nil {
+				t.Error(err)
+			}
+			if h := sp.Health(); h.Records != 2 || r.ackedSpans() != "1/stdout/1 1/stdout/2" {
+				t.Errorf("paused: %v: %+v, %s", paused, h, r.ackedSpans())
+			}
+		})
+	}
+}
+
+// A full spool takes nothing: the batches wait, and nothing is lost.
+func TestSpoolingFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 1)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(down)
+		src := newSource(1, 0)
+		r.send(src, "o:1")
+		passTime(time.Minute)
+		if h := sp.Health(); h.State != spool.Full || !errors.Is(h.Full, spool.ErrFull) || r.ackedSpans() != "" {
+			t.Errorf("%+v, %s", h, r.ackedSpans())
+		}
+		if h := r.Health()[0]; h.LastError != errDown.Error() {
+			t.Errorf("%+v", h)
+		}
+		r.setPush(r.takeAll)
+		passTime(time.Minute)
+		if got := r.delivered(); !slices.Equal(got, []string{"o:1"}) || r.ackedSpans() != "1/stdout/1" {
+			t.Errorf("%q, %s", got, r.ackedSpans())
+		}
+	})
+}
+
+// Of what comes from the spool a refused stream waits alone, and a line refused
+// for good is a dead letter.
+func TestSpoolingRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 0)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(down)
+		a, b := newSource(1, 0), newSource(2, 0)
+		for i := range 4 {
+			r.send(a, fmt.Sprintf("o:a%d", i))
+			r.send(b, fmt.Sprintf("o:b%d", i), "e:bad")
+			passTime(3 * time.Second)
+		}
+		held := true
+		r.setPush(func(ctx context.Context, batch *entry.Batch) entry.Outcome {
+			for i := range batch.Sections {
+				s := &batch.Sections[i]
+				for k := range batch.SectionLines(s) {
+					l := &batch.SectionLines(s)[k]
+					if string(batch.Message(l)) == "e:bad" && s.State[l.Class] == entry.PartPending && l.Flags&entry.FlagRefused == 0 {
+						l.Flags |= entry.FlagRefused
+						batch.Refusals = append(batch.Refusals, entry.Refusal{Section: i, Line: s.First + k, Reason: "no"})
+					}
+				}
+			}
+			r.mu.Lock()
+			hold := held
+			r.mu.Unlock()
+			if hold {
+				setParts(batch, entry.PartHeld, func(s *entry.Section, _ entry.Class) bool { return s.Source.Name == "c1" })
+			}
+			out := r.takeAll(ctx, batch)
+			if hold {
+				out.Err = errors.New("429")
+			}
+			return out
+		})
+		passTime(time.Minute)
+		if got := strings.Join(r.delivered(), " "); got != "o:b0 o:b1 o:b2 o:b3" {
+			t.Errorf("%s", got)
+		}
+		if h := r.Health()[0]; h.HeldStreams != 1 || sp.Health().Frames == 0 || !sp.Lane(0).Empty() || sp.Lane(1).Empty() {
+			t.Errorf("%+v, %+v", h, sp.Health())
+		}
+		// What comes from its reader is held; the others go directly.
+		r.send(a, "o:a4")
+		r.send(b, "o:b4")
+		passTime(10 * time.Second)
+		if !a.Held.Load() || b.Held.Load() {
+			t.Errorf("held: %v, %v", a.Held.Load(), b.Held.Load())
+		}
+		r.mu.Lock()
+		held = false
+		r.mu.Unlock()
+		passTime(3 * time.Minute)
+		if got := strings.Join(r.delivered(), " "); got != "o:b0 o:b1 o:b2 o:b3 o:b4 o:a0 o:a1 o:a2 o:a3 o:a4" {
+			t.Errorf("%s", got)
+		}
+		if a.Held.Load() {
+			t.Error("still held")
+		}
+		r.mu.Lock()
+		dead := len(r.dead)
+		r.mu.Unlock()
+		if dead != 4 || sp.Health().Frames != 0 {
+			t.Errorf("%d dead letters, %+v", dead, sp.Health())
+		}
+	})
+}
+
+// TestModelSpooling lets the store fail and come back, refuse one of two streams,
+// lines come, and the agent be killed, in any order. At the end every line that
+// was acknowledged or sent since has been delivered, each stream's in order but for
+// what a kill has sent twice.
+func TestModelSpooling(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		// rapid must not be stopped from within a bubble.
+		steps := make([]spoolingStep, rapid.IntRange(1, 40).Draw(rt, "steps"))
+		for i := range steps {
+			steps[i] = spoolingStep{
+				do: rapid.IntRange(0, 11).Draw(rt, "step"), source: rapid.IntRange(0, 1).Draw(rt, "source"),
+				size: rapid.IntRange(0, 100).Draw(rt, "size"), ms: rapid.IntRange(1, 5000).Draw(rt, "ms"),
+			}
+		}
+		var failure string
+		synctest.Test(t, func(t *testing.T) { failure = modelSpooling(t, steps) })
+		if failure != "" {
+			rt.Fatal(failure)
+		}
+	})
+}
+
+type spoolingStep struct{ do, source, size, ms int }
+
+func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
+	dir, err := os.MkdirTemp("", "lc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	var mu sync.Mutex
+	up, refuse, slow := true, false, false
+	took := map[string][]int{}
+	store := func(ctx context.Context, b *entry.Batch, _ func(context.Context)) entry.Outcome {
+		mu.Lock()
+		defer mu.Unlock()
+		if !up {
+			return down(ctx, b)
+		}
+		var out entry.Outcome
+		if refuse {
+			setParts(b, entry.PartHeld, func(s *entry.Section, _ entry.Class) bool { return s.Source.Name == "c2" })
+			out.Err = errors.New("429")
+		}
+		if slow { // it takes one part and fails then
+			left := map[*entry.Section]bool{}
+			for i := range b.Sections {
+				if s := &b.Sections[i]; len(left) > 0 || s.State[entry.ClassStdout] == entry.PartPending {
+					left[s] = len(left) > 0
+				}
+			}
+			setParts(b, entry.PartEmpty, func(s *entry.Section, _ entry.Class) bool { return left[s] })
+			defer func() {
+				for s, wait := range left {
+					if wait && s.State[entry.ClassStdout] == entry.PartEmpty && s.Seq[entry.Stdout] != 0 {
+						s.State[entry.ClassStdout] = entry.PartPending
+					}
+				}
+			}()
+			out.Err = errDown
+		}
+		eachPending(b, func(s *entry.Section, l *entry.Line) {
+			var n int
+			if _, err := fmt.Sscanf(string(b.Message(l)), "o:%d", &n); err != nil {
+				t.Error(err)
+			}
+			took[s.Source.Name] = append(took[s.Source.Name], n)
+		})
+		setParts(b, entry.PartAccepted, all)
+		return out
+	}
+	var sp *spool.Spool
+	var r *rig
+	start := func() {
+		if sp, err = spool.Open(spool.Config{Dir: dir, Lanes: SpoolLanes(1), MinFreeBytes: -1}); err != nil {
+			t.Fatal(err)
+		}
+		r = newRigOn(t, Config{Spool: sp, BatchBytes: 200, BatchWait: -1}, store)
+	}
+	disorder := false // of the stream that is refused
+	stop := func() {
+		r.stop()
+		// Which streams are aside is not known after a restart.
+		disorder = disorder || !sp.Lane(1).Empty()
+		if err := sp.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start()
+	sources := []*entry.Source{newSource(1, 0), newSource(2, 0)}
+	var written, acked [2]int // lines; those that are not acknowledged at a kill are sent again
+	count := func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, span := range r.acked {
+			acked[span.Log-1]++
+		}
+		r.acked = nil
+	}
+	for _, step := range steps {
+		switch step.do {
+		case 0, 1, 2, 3, 4, 5:
+			k := step.source
+			if sources[k].Held.Load() {
+				break
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			b, err := r.Reserve(ctx, 0)
+			cancel()
+			if err != nil {
+				break // no room
+			}
+			r.fill(b, sources[k], fmt.Sprintf("o:%d %s", written[k], strings.Repeat("x", step.size)))
+			written[k]++
+			r.Submit(0, b)
+		case 6, 7:
+			mu.Lock()
+			up = !up
+			mu.Unlock()
+		case 8:
+			mu.Lock()
+			if step.source == 0 {
+				refuse = !refuse
+			} else {
+				slow = !slow
+			}
+			mu.Unlock()
+		case 9:
+			passTime(time.Duration(step.ms) * time.Millisecond)
+		case 10:
+			passTime(20 * time.Second)
+		case 11: // kill
+			stop()
+			count()
+			written = acked
+			sources = []*entry.Source{newSource(1, 0), newSource(2, 0)}
+			start()
+		}
+	}
+	mu.Lock()
+	up, refuse, slow = true, false, false
+	mu.Unlock()
+	passTime(5 * time.Minute)
+	count()
+	empty := sp.Health().Frames == 0
+	stop()
+	if acked != written || !empty {
+		return fmt.Sprintf("%d lines of %d are acknowledged, spool empty: %v", acked, written, empty)
+	}
+	for k, name := range []string{"c1", "c2"} {
+		seen := map[int]bool{}
+		for _, n := range took[name] {
+			if n > 0 && !seen[n-1] && !(disorder && name == "c2") {
+				return fmt.Sprintf("%s: line %d came before line %d: %v", name, n, n-1, took[name])
+			}
+			seen[n] = true
+		}
+		if len(seen) < written[k] {
+			return fmt.Sprintf("%s: %d lines of %d have arrived: %v", name, len(seen), written[k], took[name])
+		}
+	}
+	return ""
+}

@@ -1,0 +1,201 @@
+package spool
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// The layout of segments and of the cursor, described in docs/formats/spool.md.
+// Numbers are little-endian.
+const (
+	version      = 1
+	segmentMagic = "LCSPOOL\x00"
+	frameMagic   = "LCFR"
+	cursorMagic  = "LCCU"
+
+	segmentHeaderLen = 24 // magic, version, first number, checksum
+	frameHeaderLen   = 44
+	cursorSlotLen    = 24 // magic, generation, number, checksum
+
+	cursorName    = "cursor"
+	segmentSuffix = ".seg"
+)
+
+// castagnoli is CRC-32C; the table is shared and read-only.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+// segmentName names a segment by the number of its first frame.
+func segmentName(first uint64) string { return fmt.Sprintf("%016x%s", first, segmentSuffix) }
+
+// parseSegmentName gives false for any other name.
+func parseSegmentName(name string) (first uint64, ok bool) {
+	hex, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok || len(hex) != 16 {
+		return 0, false
+	}
+	first, err := strconv.ParseUint(hex, 16, 64)
+	return first, err == nil && first > 0
+}
+
+// VersionError says that a segment was written by an agent whose format this one
+// does not know.
+type VersionError struct{ Version uint32 }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("spool segment has version %d, this agent knows version %d", e.Version, version)
+}
+
+func appendSegmentHeader(b []byte, first uint64) []byte {
+	at := len(b)
+	b = append(b, segmentMagic...)
+	b = binary.LittleEndian.AppendUint32(b, version)
+	b = binary.LittleEndian.AppendUint64(b, first)
+	return binary.LittleEndian.AppendUint32(b, checksum(b[at:]))
+}
+
+// checkSegmentHeader gives a *VersionError for a sound header of another
+// version. A damaged one is no error: the frames behind it speak for themselves.
+func checkSegmentHeader(b []byte) error {
+	const sum = segmentHeaderLen - 4
+	if string(b[:len(segmentMagic)]) != segmentMagic || binary.LittleEndian.Uint32(b[sum:]) != checksum(b[:sum]) {
+		return nil
+	}
+	if v := binary.LittleEndian.Uint32(b[len(segmentMagic):]); v != version {
+		return &VersionError{Version: v}
+	}
+	return nil
+}
+
+// header stands before each frame. One with length 0 is the seal at the end of a
+// segment that was completed: its before is the number of all records, its
+// oldest the oldest of all.
+type header struct {
+	length  uint32 // of the payload as it is in the file
+	seq     uint64 // the frame's number; of a seal, that of the frame that would follow
+	oldest  int64  // time of its oldest line, nanoseconds since the Unix epoch
+	records uint32 // in it
+	before  uint32 // records of the segment in the frames before it
+	back    uint32 // frames before it that were appended, and synced, together with it
+	sum     uint32 // of the payload
+}
+
+func (h *header) isSeal() bool { return h.length == 0 }
+
+// put writes the header to the front of b.
+func (h *header) put(b []byte) {
+	copy(b, frameMagic)
+	binary.LittleEndian.PutUint32(b[4:], h.length)
+	binary.LittleEndian.PutUint64(b[8:], h.seq)
+	binary.LittleEndian.PutUint64(b[16:], uint64(h.oldest))
+	binary.LittleEndian.PutUint32(b[24:], h.records)
+	binary.LittleEndian.PutUint32(b[28:], h.before)
+	binary.LittleEndian.PutUint32(b[32:], h.back)
+	binary.LittleEndian.PutUint32(b[36:], h.sum)
+	binary.LittleEndian.PutUint32(b[40:], checksum(b[:40]))
+}
+
+// parseHeader reads a header from the front of b; false: there is none.
+func parseHeader(b []byte) (h header, ok bool) {
+	if len(b) < frameHeaderLen || string(b[:4]) != frameMagic || binary.LittleEndian.Uint32(b[40:]) != checksum(b[:40]) {
+		return header{}, false
+	}
+	return header{
+		length:  binary.LittleEndian.Uint32(b[4:]),
+		seq:     binary.LittleEndian.Uint64(b[8:]),
+		oldest:  int64(binary.LittleEndian.Uint64(b[16:])),
+		records: binary.LittleEndian.Uint32(b[24:]),
+		before:  binary.LittleEndian.Uint32(b[28:]),
+		back:    binary.LittleEndian.Uint32(b[32:]),
+		sum:     binary.LittleEndian.Uint32(b[36:]),
+	}, true
+}
+
+const scanChunk = 64 << 10
+
+// find gives the first header at or behind off whose frame ends by end and whose
+// number is from least to most (a seal's: most+1 at the most). It stands at off unless
+// something is damaged there. io.EOF: there is none.
+func find(r io.ReaderAt, off, end int64, least, most uint64) (h header, at int64, err error) {
+	size := int64(frameHeaderLen) // as a rule one look is enough
+	var b []byte
+	for end-off >= frameHeaderLen {
+		n := int(min(size, end-off))
+		if cap(b) < n {
+			b = make([]byte, n)
+		}
+		b = b[:n]
+		if got, err := r.ReadAt(b, off); err != nil && !(errors.Is(err, io.EOF) && got >= frameHeaderLen) {
+			return header{}, 0, err
+		} else if got < n { // the file is shorter than it was said to be
+			end, b = off+int64(got), b[:got]
+		}
+		for i := 0; len(b)-i >= frameHeaderLen; i++ {
+			j := bytes.Index(b[i:], []byte(frameMagic))
+			if j < 0 {
+				break
+			}
+			i += j
+			h, ok := parseHeader(b[i:])
+			at := off + int64(i)
+			if ok && h.seq >= least && (h.seq <= most || h.isSeal() && h.seq == most+1) && at+frameHeaderLen+int64(h.length) <= end {
+				return h, at, nil
+			}
+		}
+		off += int64(len(b)) - frameHeaderLen + 1
+		size = scanChunk
+	}
+	return header{}, 0, io.EOF
+}
+
+// cursor is the number up to which every frame is done, on disk: two slots that
+// are written in turn, so that half a write leaves the other. It is not synced
+// but at the end: an old one costs frames that are sent twice.
+type cursor struct {
+	f          file // nil: could not be opened yet
+	slot       int64
+	generation uint64 // of the last write
+	seq        uint64
+}
+
+// load reads the slots. sound is false where there are bytes and none of them is a cursor.
+func (c *cursor) load() (sound bool, err error) {
+	var b [2 * cursorSlotLen]byte
+	n, err := c.f.ReadAt(b[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	for i := int64(0); i < 2; i++ {
+		s := b[i*cursorSlotLen:][:cursorSlotLen]
+		if string(s[:4]) != cursorMagic || binary.LittleEndian.Uint32(s[20:]) != checksum(s[:20]) {
+			continue
+		}
+		sound = true
+		if g := binary.LittleEndian.Uint64(s[4:]); g > c.generation {
+			c.generation, c.seq, c.slot = g, binary.LittleEndian.Uint64(s[12:]), 1-i
+		}
+	}
+	return sound || n == 0, nil
+}
+
+// write writes c.seq to the slot with the older number.
+func (c *cursor) write() error {
+	var b [cursorSlotLen]byte
+	copy(b[:], cursorMagic)
+	binary.LittleEndian.PutUint64(b[4:], c.generation+1)
+	binary.LittleEndian.PutUint64(b[12:], c.seq)
+	binary.LittleEndian.PutUint32(b[20:], checksum(b[:20]))
+	if _, err := c.f.WriteAt(b[:], c.slot*cursorSlotLen); err != nil {
+		return err
+	}
+	c.generation++
+	c.slot = 1 - c.slot
+	return nil
+}

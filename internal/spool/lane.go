@@ -1,0 +1,432 @@
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+)
+
+// Frame is one payload with what the spool tells of it.
+type Frame struct {
+	// Seq is the frame's number in its lane: from 1, in the order of Append.
+	// Set by Next, ignored by Append.
+	Seq uint64
+	// Payload is opaque, at most MaxPayloadBytes.
+	Payload []byte
+	// Records is the number of lines in it, at least 1.
+	Records int
+	// Oldest is the time of the oldest of them, in nanoseconds since the Unix epoch.
+	Oldest int64
+}
+
+// segment is a file of frames.
+type segment struct {
+	name string
+	// first and last are the numbers of its frames. Of a segment before another
+	// one last is always the number before the other's first: what is not there is lost.
+	first, last uint64
+	size        int64 // up to here it is read
+	disk        int64 // counts against the cap: the file, and the seal to come
+	records     uint32
+	oldest      int64
+}
+
+// handed is a frame that Next has given and whose turn to be done has not come.
+type handed struct {
+	seq     uint64
+	size    int64 // in the file
+	records uint32
+	oldest  int64
+	done    bool
+}
+
+// Lane is one queue of frames. All methods are safe for concurrent use, and each
+// may wait for the disk and for the others.
+type Lane struct {
+	s     *Spool
+	index int
+	files files
+
+	mu     sync.Mutex
+	closed bool
+	segs   []*segment // oldest first
+	active file       // the newest segment, open for appending; nil: the next frame begins a new one
+	next   uint64     // number of the next frame to be appended
+	out    []byte     // reused by Append
+	in     []byte     // reused by Next
+
+	// Reading stands in segs[at], which r has open unless nil, at off. The next
+	// frame to be given is expect; records of the segment came before it. at ==
+	// len(segs): there is nothing to read.
+	at      int
+	r       file
+	off     int64
+	expect  uint64
+	before  uint32
+	handed  []handed // given and not done, and what was done after these; in order
+	cursor  cursor
+	cursorQ bool // the cursor on disk is behind
+}
+
+// Append adds frames to the end of the queue; when it returns nil they are on the
+// disk, with one fsync for all of them. After an error none of them is in the
+// queue: an error that is ErrFull says which limit is reached; any other is one of
+// the disk. (After a crash that follows an error, one of them may be found all
+// the same, when the disk did not even take it back.)
+func (l *Lane) Append(frames ...Frame) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return os.ErrClosed
+	}
+	b := l.out[:0]
+	fresh := l.active == nil || l.segs[len(l.segs)-1].size >= l.s.cfg.segmentBytes
+	var sg *segment
+	if fresh {
+		sg = &segment{name: segmentName(l.next), first: l.next, last: l.next - 1, oldest: math.MaxInt64}
+		b = appendSegmentHeader(b, sg.first)
+	} else {
+		sg = l.segs[len(l.segs)-1]
+	}
+	grown := *sg // as it will be
+	for i, f := range frames {
+		if len(f.Payload) > MaxPayloadBytes || f.Records < 1 || int64(f.Records) > math.MaxUint32-int64(grown.records) {
+			return fmt.Errorf("spool lane %d: a frame of %d bytes and %d records cannot be kept", l.index, len(f.Payload), f.Records)
+		}
+		at := len(b)
+		b = append(b, make([]byte, frameHeaderLen)...)
+		b = l.s.enc.EncodeAll(f.Payload, b)
+		stored := b[at+frameHeaderLen:]
+		grown.last++
+		h := header{
+			length: uint32(len(stored)), seq: grown.last, oldest: f.Oldest, records: uint32(f.Records),
+			before: grown.records, back: uint32(i), sum: checksum(stored),
+		}
+		h.put(b[at:])
+		grown.records += h.records
+		grown.oldest = min(grown.oldest, f.Oldest)
+	}
+	if cap(b) <= keepBuffer {
+		l.out = b
+	}
+	grown.size += int64(len(b))
+	grown.disk += int64(len(b))
+	if fresh {
+		grown.disk += frameHeaderLen // for the seal
+	}
+	if err := l.s.reserve(grown.disk - sg.disk); err != nil {
+		return err
+	}
+	if err := l.write(sg, grown.disk-sg.disk, b, fresh); err != nil {
+		return l.s.writeFailed(l.index, err)
+	}
+	*sg = grown
+	l.next = grown.last + 1
+	l.s.wrote(grown.records-sg.records, len(frames))
+	l.publish()
+	return nil
+}
+
+// write brings bytes to the end of a segment and to the disk. After an error
+// nothing more is written to that file: what a failed sync leaves is not known.
+func (l *Lane) write(sg *segment, reserved int64, b []byte, fresh bool) (err error) {
+	f := l.active
+	if fresh {
+		l.seal()
+		if f, err = l.files.Open(sg.name, os.O_CREATE|os.O_TRUNC); err != nil {
+			l.s.release(reserved)
+			return err
+		}
+	}
+	if _, err = f.WriteAt(b, sg.size); err == nil {
+		err = f.Sync()
+	}
+	if err == nil && fresh {
+		err = l.files.SyncDir()
+	}
+	if err == nil {
+		if fresh {
+			l.active = f
+			l.segs = append(l.segs, sg)
+		}
+		return nil
+	}
+	cut := f.Truncate(sg.size)
+	_ = f.Close() // the first error is told
+	if fresh {
+		_ = l.files.Remove(sg.name) // the next attempt takes the same name
+	} else {
+		l.active = nil
+		if cut != nil {
+			sg.disk += reserved // it is there, and is not read
+			return err
+		}
+	}
+	l.s.release(reserved)
+	return err
+}
+
+// seal ends the active segment, if there is one. Without its seal a segment is
+// only opened more slowly; so errors are nothing.
+func (l *Lane) seal() {
+	if l.active == nil {
+		return
+	}
+	sg := l.segs[len(l.segs)-1]
+	var b [frameHeaderLen]byte
+	h := header{seq: sg.last + 1, oldest: sg.oldest, before: sg.records}
+	h.put(b[:])
+	_, _ = l.active.WriteAt(b[:], sg.size)
+	_ = l.active.Close()
+	l.active = nil
+}
+
+// Next gives the oldest frame that it has not given yet, and false when there is
+// none. The payload is appended to buf[:0]. Frames given may be done in any
+// order; after a restart those that are not done are given again.
+//
+// What is damaged or cannot be read is passed over, counted and logged. An error
+// means that a segment could not be opened; a later call tries again.
+func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return Frame{}, false, os.ErrClosed
+	}
+	defer l.publish()
+	for ; l.at < len(l.segs); l.advance() {
+		for sg := l.segs[l.at]; l.expect <= sg.last; {
+			if l.r == nil {
+				l.r, err = l.files.Open(sg.name, 0)
+				if errors.Is(err, os.ErrNotExist) { // somebody has removed it
+					l.r = nil
+					l.lose(sg.last+1, sg.records, err)
+					break
+				}
+				if err != nil {
+					l.r = nil
+					return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again): %w", l.index, err)
+				}
+			}
+			h, at, err := find(l.r, l.off, sg.size, l.expect, sg.last)
+			if err != nil || h.isSeal() {
+				l.lose(sg.last+1, sg.records, cmp.Or(err, errNoFrame))
+				break
+			}
+			if h.seq > l.expect {
+				l.lose(h.seq, h.before, errNoFrame)
+			}
+			payload, err := l.payload(&h, at, buf)
+			l.off = at + frameHeaderLen + int64(h.length)
+			if err != nil {
+				l.lose(h.seq+1, h.before+h.records, err)
+				continue
+			}
+			l.expect, l.before = h.seq+1, h.before+h.records
+			l.handed = append(l.handed, handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest})
+			return Frame{Seq: h.seq, Payload: payload, Records: int(h.records), Oldest: h.oldest}, true, nil
+		}
+		if l.at == len(l.segs)-1 {
+			break // more may come here
+		}
+	}
+	l.drop()
+	return Frame{}, false, nil
+}
+
+var (
+	errChecksum = errors.New("the checksum of a frame differs")
+	errNoFrame  = errors.New("there is no frame where one should be")
+)
+
+// payload reads and verifies what stands behind a header.
+func (l *Lane) payload(h *header, at int64, buf []byte) ([]byte, error) {
+	if uint32(cap(l.in)) < h.length {
+		l.in = make([]byte, h.length)
+	}
+	b := l.in[:h.length]
+	if cap(l.in) > keepBuffer {
+		l.in = nil
+	}
+	if n, err := l.r.ReadAt(b, at+frameHeaderLen); n < len(b) {
+		return nil, err
+	}
+	if checksum(b) != h.sum {
+		return nil, errChecksum
+	}
+	return l.s.dec.DecodeAll(b, buf[:0])
+}
+
+// lose passes over the frames before the number to, of which the segment has so many
+// records in front of it.
+func (l *Lane) lose(to uint64, before uint32, why error) {
+	frames, records := to-l.expect, uint32(0)
+	if before > l.before {
+		records = before - l.before
+	}
+	l.s.lost(l.index, l.segs[l.at].name, frames, uint64(records), why)
+	l.expect, l.before = to, before
+}
+
+// advance goes to the next segment.
+func (l *Lane) advance() {
+	l.closeReader()
+	l.at++
+	l.off, l.before = segmentHeaderLen, 0
+}
+
+func (l *Lane) closeReader() {
+	if l.r != nil {
+		_ = l.r.Close() // nothing was written
+		l.r = nil
+	}
+}
+
+// Ack says that a frame which Next has given is done: sent, or safe elsewhere. The
+// queue forgets it when all before it are done too, and writes that down without
+// a sync: after a power loss some frames are given again, none is missing. An
+// error means only that: frames may be given again. ErrNotGiven is a fault of
+// the caller.
+func (l *Lane) Ack(seq uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return os.ErrClosed
+	}
+	i := 0
+	for i < len(l.handed) && l.handed[i].seq != seq {
+		i++
+	}
+	if i == len(l.handed) || l.handed[i].done {
+		return fmt.Errorf("frame %d of spool lane %d: %w", seq, l.index, ErrNotGiven)
+	}
+	l.handed[i].done = true
+	l.s.m.acked.Inc()
+	n := 0
+	for n < len(l.handed) && l.handed[n].done {
+		n++
+	}
+	if n > 0 {
+		l.cursor.seq = l.handed[n-1].seq
+		l.cursorQ = true
+		l.handed = l.handed[:copy(l.handed, l.handed[n:])]
+	}
+	err := l.saveCursor()
+	l.drop()
+	l.publish()
+	if err != nil {
+		return fmt.Errorf("write the cursor of spool lane %d (frames may be sent twice after a restart; check space and disk of data_dir): %w", l.index, err)
+	}
+	return nil
+}
+
+// saveCursor writes the cursor if it has moved.
+func (l *Lane) saveCursor() (err error) {
+	if !l.cursorQ {
+		return nil
+	}
+	if l.cursor.f == nil {
+		if l.cursor.f, err = l.files.Open(cursorName, os.O_CREATE); err != nil {
+			l.cursor.f = nil
+			return err
+		}
+	}
+	if err := l.cursor.write(); err != nil {
+		return err
+	}
+	l.cursorQ = false
+	return nil
+}
+
+// drop removes the segments of which every frame is done; the active one, too.
+// A name that cannot be removed is tried again with the next.
+func (l *Lane) drop() {
+	low := l.expect
+	if len(l.handed) > 0 {
+		low = l.handed[0].seq
+	}
+	n := 0
+	for n < len(l.segs) && l.segs[n].last < low {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	if n == len(l.segs) && l.active != nil {
+		_ = l.active.Close() // it goes
+		l.active = nil
+	}
+	for l.at < n {
+		l.advance()
+	}
+	removed := 0
+	for _, sg := range l.segs[:n] {
+		if err := l.files.Remove(sg.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		l.s.release(sg.disk)
+		removed++
+	}
+	l.segs = append(l.segs[:0], l.segs[removed:]...)
+	if len(l.segs) == 0 {
+		l.in, l.out = nil, nil // outages are rare
+	}
+	l.at -= removed
+	_ = l.files.SyncDir() // names that come back are removed at the next start
+}
+
+// publish brings the figures of the lane up to date. Called with mu held.
+func (l *Lane) publish() {
+	var f figures
+	add := func(frames, records uint64, bytes, oldest int64) {
+		if f.frames == 0 && frames > 0 {
+			f.oldest = oldest
+		}
+		f.frames += frames
+		f.records += records
+		f.bytes += bytes
+	}
+	for _, h := range l.handed {
+		if !h.done {
+			add(1, uint64(h.records), h.size, h.oldest)
+		}
+	}
+	for i, sg := range l.segs[l.at:] {
+		if i > 0 {
+			add(sg.last-sg.first+1, uint64(sg.records), sg.size, sg.oldest)
+		} else {
+			add(sg.last+1-l.expect, uint64(sg.records)-min(uint64(l.before), uint64(sg.records)), sg.size-l.off, sg.oldest)
+		}
+	}
+	l.s.publish(l.index, f)
+}
+
+// Empty reports whether every frame is done.
+func (l *Lane) Empty() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.figures[l.index].frames == 0
+}
+
+// close seals, syncs and closes what is open.
+func (l *Lane) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	l.closeReader()
+	l.seal()
+	err := l.saveCursor()
+	if l.cursor.f != nil {
+		err = errors.Join(err, l.cursor.f.Sync(), l.cursor.f.Close())
+	}
+	return errors.Join(err, l.files.SyncDir())
+}

@@ -1,0 +1,401 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// DefaultMaxBytes is the cap over all lanes.
+	DefaultMaxBytes = 1 << 30
+	// DefaultMinFreeBytes is the floor of free space on the disk.
+	DefaultMinFreeBytes = 256 << 20
+	// MaxPayloadBytes is the largest payload.
+	MaxPayloadBytes = 64 << 20
+
+	dirName      = "spool"
+	maxLanes     = 64 // directories with a higher number are nobody's
+	segmentBytes = 16 << 20
+	// A small cap is cut into segments, too: space comes back a segment at a time.
+	segmentsPerLane = 8
+	minSegmentBytes = 64 << 10
+	keepBuffer      = 4 << 20 // the largest buffer kept for the next frame
+	paceWindow      = 10 * time.Second
+)
+
+// ErrFull is what a *FullError is.
+var ErrFull = errors.New("spool is full")
+
+// ErrNotGiven is given for a frame that is not to be acknowledged.
+var ErrNotGiven = errors.New("not given by Next, or done before")
+
+// FullError says which limit keeps frames out.
+type FullError struct {
+	// Limit is the configuration key of the limit, or "" when the disk itself
+	// has no space.
+	Limit string
+	text  string
+	err   error
+}
+
+func (e *FullError) Error() string { return ErrFull.Error() + ": " + e.text }
+
+// Is makes it ErrFull.
+func (e *FullError) Is(target error) bool { return target == ErrFull }
+
+func (e *FullError) Unwrap() error { return e.err }
+
+// Config is what a Spool is opened with.
+type Config struct {
+	// Dir is data_dir, which exists and is locked by positions.
+	Dir string
+	// Lanes is the number of queues.
+	Lanes int
+	// MaxBytes is the cap of all files together; 0: the default.
+	MaxBytes int64
+	// MinFreeBytes is what is left free on the file system; 0: the default, below: nothing.
+	MinFreeBytes int64
+	// Logger is for the operator; nil discards.
+	Logger *slog.Logger
+	// Registerer takes the metrics; nil registers none.
+	Registerer prometheus.Registerer
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+
+	segmentBytes int64 // 0: by MaxBytes; smaller in tests
+}
+
+// Spool is the queues of all lanes under one cap. All methods are safe for
+// concurrent use. It starts no goroutine.
+type Spool struct {
+	cfg   Config
+	log   *slog.Logger
+	m     *metrics
+	free  func() (int64, error)
+	enc   *zstd.Encoder
+	dec   *zstd.Decoder
+	lanes []*Lane
+
+	// mu guards what follows. It is taken after a Lane's, and no disk is waited
+	// for while it is held.
+	mu         sync.Mutex
+	used       int64      // by files, and by writes under way
+	room       int64      // above the floor of free space when it was last looked at
+	figures    []figures  // by lane
+	full       *FullError // nil: the last append found room
+	writeErr   error      // of the last write
+	saidLostIn string
+	pace       pace
+}
+
+// figures are what waits in a lane.
+type figures struct {
+	frames, records uint64
+	bytes           int64
+	oldest          int64 // 0 without frames
+}
+
+// Open opens data_dir/spool and takes over what lies there. More lanes than
+// Config.Lanes are opened when an earlier agent had more and they hold frames.
+// What is damaged is passed over, counted and logged; an error is one of the
+// directory itself.
+func Open(cfg Config) (*Spool, error) {
+	dir := filepath.Join(cfg.Dir, dirName)
+	err := makeDir(dir)
+	if err == nil {
+		err = cfg.addLanes(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the spool (data_dir must be writable for the agent): %w", err)
+	}
+	return newSpool(cfg, func() (int64, error) { return freeBytes(dir) }, func(lane int) (files, error) {
+		name := filepath.Join(dir, laneDir(lane))
+		return osFiles{name}, makeDir(name)
+	})
+}
+
+func laneDir(i int) string { return "lane-" + strconv.Itoa(i) }
+
+// addLanes counts in the lanes of which there are segments.
+func (c *Config) addLanes(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), "lane-")
+		i, err := strconv.Atoi(number)
+		if !ok || err != nil || i < c.Lanes || i >= maxLanes || laneDir(i) != e.Name() {
+			continue
+		}
+		names, _ := osFiles{filepath.Join(dir, e.Name())}.List() // not a directory: no names
+		if slices.ContainsFunc(names, func(n string) bool { _, ok := parseSegmentName(n); return ok }) {
+			c.Lanes = i + 1
+		}
+	}
+	return err
+}
+
+// newSpool is Open on any files.
+func newSpool(cfg Config, free func() (int64, error), dir func(lane int) (files, error)) (_ *Spool, err error) {
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = DefaultMaxBytes
+	}
+	if cfg.MinFreeBytes == 0 {
+		cfg.MinFreeBytes = DefaultMinFreeBytes
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.segmentBytes == 0 {
+		cfg.segmentBytes = max(minSegmentBytes, min(segmentBytes, cfg.MaxBytes/int64(max(1, cfg.Lanes)*segmentsPerLane)))
+	}
+	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), free: free, room: math.MaxInt64, figures: make([]figures, cfg.Lanes)}
+	// Both cost memory on the first use only.
+	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(max(1, cfg.Lanes)),
+		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+	if err == nil {
+		s.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(max(1, cfg.Lanes)), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxMemory(MaxPayloadBytes))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	for i := range cfg.Lanes {
+		var l *Lane
+		fs, err := dir(i)
+		if err == nil {
+			l, err = openLane(s, i, fs)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open lane %d of the spool (data_dir must be writable for the agent): %w", i, err), s.Close())
+		}
+		s.lanes = append(s.lanes, l)
+	}
+	if cfg.Registerer != nil {
+		if err := s.m.register(cfg.Registerer, s); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	s.pace = pace{} // what was found there has not come in
+	if h := s.Health(); h.Frames > 0 {
+		s.log.Info("spool holds lines of an earlier run: they are sent first", "frames", h.Frames, "records", h.Records, "bytes", h.Bytes, "oldest", h.Oldest)
+	}
+	return s, nil
+}
+
+// Lanes is the number of lanes, at least Config.Lanes.
+func (s *Spool) Lanes() int { return len(s.lanes) }
+
+// Lane gives one queue.
+func (s *Spool) Lane(i int) *Lane { return s.lanes[i] }
+
+// Close syncs the cursors and closes all files. What is appended, read or
+// acknowledged afterwards gets os.ErrClosed.
+func (s *Spool) Close() (err error) {
+	for _, l := range s.lanes {
+		err = errors.Join(err, l.close())
+	}
+	s.dec.Close()
+	if err != nil {
+		return fmt.Errorf("close the spool (frames may be sent twice): %w", err)
+	}
+	return nil
+}
+
+// reserve takes room for n bytes, or gives a *FullError.
+func (s *Spool) reserve(n int64) error {
+	free, err := s.free()
+	room := int64(math.MaxInt64) // unknown: the write will tell
+	if err == nil && s.cfg.MinFreeBytes > 0 {
+		room = free - s.cfg.MinFreeBytes
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = room
+	switch {
+	case n > s.cfg.MaxBytes-s.used:
+		return s.setFull(&FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
+			"%d more bytes do not fit, %d of %d are in use; raise spool.max_bytes to hold out longer", n, s.used, s.cfg.MaxBytes)})
+	case n > room:
+		return s.setFull(&FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
+			"the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes", free, s.cfg.MinFreeBytes)})
+	}
+	s.used += n
+	return nil
+}
+
+// setFull notes that no frame gets in. Called with mu held.
+func (s *Spool) setFull(e *FullError) error {
+	s.m.refused.Inc()
+	if s.full == nil {
+		s.log.Error("spool takes no more: what cannot be sent stays unread in the logs, where rotation may take it", "error", e)
+	}
+	s.full = e
+	return e
+}
+
+// release gives room back.
+func (s *Spool) release(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= n
+}
+
+// writeFailed notes an error of the disk, and gives it with what to do.
+func (s *Spool) writeFailed(lane int, err error) error {
+	s.m.writeErrors.Inc()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if noSpace(err) {
+		return s.setFull(&FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
+	}
+	err = fmt.Errorf("write to lane %d of the spool (nothing is spooled; data_dir must be writable, its disk sound): %w", lane, err)
+	if s.writeErr == nil {
+		s.log.Error("spool cannot be written: what cannot be sent stays unread in the logs, where rotation may take it", "error", err)
+	}
+	s.writeErr = err
+	return err
+}
+
+// wrote notes frames that are on the disk.
+func (s *Spool) wrote(records uint32, frames int) {
+	s.m.appended.Add(float64(frames))
+	s.m.appendedRecords.Add(float64(records))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recovered()
+}
+
+// recovered notes that appending works, as far as is known. Called with mu held.
+func (s *Spool) recovered() {
+	if s.full != nil || s.writeErr != nil {
+		s.log.Info("spool takes lines again")
+	}
+	s.full, s.writeErr = nil, nil
+}
+
+// lost counts frames that cannot be read, and says so once for a segment.
+func (s *Spool) lost(lane int, segment string, frames, records uint64, why error) {
+	s.m.lostFrames.Add(float64(frames))
+	s.m.lostRecords.Add(float64(records))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if where := laneDir(lane) + "/" + segment; where != s.saidLostIn {
+		s.saidLostIn = where
+		s.log.Error("spool segment is damaged: frames are passed over and their lines lost; check the disk of data_dir",
+			"segment", where, "frames", frames, "records", records, "error", why)
+	}
+}
+
+// publish takes a lane's figures.
+func (s *Spool) publish(lane int, f figures) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.sum()
+	s.figures[lane] = f
+	after := s.sum()
+	s.pace.note(s.cfg.Now(), after.bytes)
+	if before.frames > 0 && after.frames == 0 { // nobody may append again for long
+		s.recovered()
+	}
+}
+
+// sum adds up what waits. Called with mu held.
+func (s *Spool) sum() (all figures) {
+	for _, f := range s.figures {
+		if f.frames > 0 && (all.frames == 0 || f.oldest < all.oldest) {
+			all.oldest = f.oldest
+		}
+		all.frames += f.frames
+		all.records += f.records
+		all.bytes += f.bytes
+	}
+	return all
+}
+
+// pace is how fast the bytes that wait become more.
+type pace struct {
+	since     time.Time
+	level     int64   // then
+	perSecond float64 // in the window before; below zero: they become fewer
+}
+
+func (p *pace) note(now time.Time, level int64) {
+	d := now.Sub(p.since)
+	if d < paceWindow {
+		return
+	}
+	if !p.since.IsZero() {
+		p.perSecond = float64(level-p.level) / d.Seconds()
+	}
+	p.since, p.level = now, level
+}
+
+// State is what the spool does at large.
+type State string
+
+// The states.
+const (
+	Empty    State = "empty"    // nothing waits
+	Filling  State = "filling"  // more comes in than goes out
+	Draining State = "draining" // the other way round
+	Full     State = "full"     // the last append was refused for want of room
+)
+
+// Health is the state of the spool.
+type Health struct {
+	State State
+	// Frames, Records and Bytes wait. DiskBytes is what the files take, of MaxBytes.
+	Frames, Records uint64
+	Bytes           int64
+	DiskBytes       int64
+	MaxBytes        int64
+	// Oldest is the time of the oldest line that waits, to within a segment; zero: none does.
+	Oldest time.Time
+	// TimeLeft is how long there will be room at the present rate; 0 unless filling.
+	TimeLeft time.Duration
+	// Full is why the last append was refused, a *FullError; WriteError why the
+	// last write failed; nil after one that succeeded, and once all is drained.
+	Full, WriteError error
+}
+
+// Health gives the state. It waits for no disk.
+func (s *Spool) Health() Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.sum()
+	s.pace.note(s.cfg.Now(), all.bytes)
+	h := Health{
+		State: Draining, Frames: all.frames, Records: all.records, Bytes: all.bytes,
+		DiskBytes: s.used, MaxBytes: s.cfg.MaxBytes, WriteError: s.writeErr,
+	}
+	if all.frames > 0 {
+		h.Oldest = time.Unix(0, all.oldest)
+	}
+	switch {
+	case s.full != nil:
+		h.State, h.Full = Full, s.full
+	case all.frames == 0:
+		h.State = Empty
+	case all.bytes > s.pace.level || all.bytes == s.pace.level && s.pace.perSecond > 0:
+		h.State = Filling
+		if s.pace.perSecond > 0 {
+			room := max(0, min(s.cfg.MaxBytes-s.used, s.room))
+			h.TimeLeft = time.Duration(min(float64(room)/s.pace.perSecond, 1e9)) * time.Second
+		}
+	}
+	return h
+}

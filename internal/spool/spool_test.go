@@ -1,0 +1,613 @@
+package spool
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+)
+
+var update = flag.Bool("update", false, "write the want files of testdata anew; look at the difference")
+
+var t0 = time.Date(2025, 11, 7, 12, 0, 0, 0, time.UTC)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openMem opens a spool of which each lane has one of the given directories.
+func openMem(t testing.TB, cfg Config, dirs ...*memFiles) *Spool {
+	t.Helper()
+	cfg.Lanes = len(dirs)
+	s, err := newSpool(cfg, func() (int64, error) { return 1 << 40, nil }, func(i int) (files, error) { return dirs[i], nil })
+	must(t, err)
+	t.Cleanup(func() { _ = s.Close() }) // tests that care close it themselves
+	return s
+}
+
+func frame(text string) Frame { return Frame{Payload: []byte(text), Records: 1, Oldest: t0.UnixNano()} }
+
+// random gives bytes that cannot be compressed.
+func random(n int) string {
+	rnd := rand.New(rand.NewPCG(uint64(n), 1))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	return string(b)
+}
+
+// wantNext reads frames and compares their payloads.
+func wantNext(t testing.TB, l *Lane, payloads ...string) (seqs []uint64) {
+	t.Helper()
+	for _, want := range payloads {
+		f, ok, err := l.Next(nil)
+		if err != nil || !ok || string(f.Payload) != want {
+			t.Fatalf("next: %q, %v, %v; want %q", f.Payload, ok, err, want)
+		}
+		seqs = append(seqs, f.Seq)
+	}
+	return seqs
+}
+
+func wantNothing(t testing.TB, l *Lane) {
+	t.Helper()
+	if f, ok, err := l.Next(nil); ok || err != nil {
+		t.Fatalf("next: %q, %v, %v; want nothing", f.Payload, ok, err)
+	}
+}
+
+// TestCases opens the directories of testdata. Each has a README that says what
+// happened to it; want is what is made of it.
+func TestCases(t *testing.T) {
+	cases, err := filepath.Glob("testdata/*/README")
+	must(t, err)
+	if len(cases) < 20 {
+		t.Fatalf("only %d cases found", len(cases))
+	}
+	for _, readme := range cases {
+		dir := filepath.Dir(readme)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			data := t.TempDir()
+			lane := filepath.Join(data, dirName, laneDir(0))
+			must(t, os.MkdirAll(lane, 0o700))
+			entries, err := os.ReadDir(dir)
+			must(t, err)
+			for _, e := range entries {
+				if e.Name() != "README" && e.Name() != "want" {
+					b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+					must(t, err)
+					must(t, os.WriteFile(filepath.Join(lane, e.Name()), b, 0o600))
+				}
+			}
+			var log bytes.Buffer
+			s, err := Open(Config{Dir: data, Lanes: 1, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+				ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+					if a.Key != slog.MessageKey && a.Key != slog.LevelKey {
+						return slog.Attr{}
+					}
+					return a
+				},
+			}))})
+			must(t, err)
+			var got bytes.Buffer
+			h := s.Health()
+			fmt.Fprintf(&got, "opened: %d frames, %d records\n", h.Frames, h.Records)
+			list := func(when string) {
+				names, err := osFiles{lane}.List()
+				must(t, err)
+				slices.Sort(names)
+				fmt.Fprintf(&got, "files %s: %s\n", when, strings.Join(names, " "))
+			}
+			list("after opening")
+			l := s.Lane(0)
+			for {
+				f, ok, err := l.Next(nil)
+				must(t, err)
+				if !ok {
+					break
+				}
+				fmt.Fprintf(&got, "frame %d: %q, %d records, oldest %d\n", f.Seq, f.Payload, f.Records, f.Oldest)
+				must(t, l.Ack(f.Seq))
+			}
+			for _, m := range []struct {
+				name string
+				c    prometheus.Counter
+			}{
+				{"frames lost", s.m.lostFrames},
+				{"records lost", s.m.lostRecords},
+				{"torn", s.m.torn},
+				{"set aside", s.m.setAside},
+				{"damaged cursors", s.m.damagedCursors},
+			} {
+				if v := testutil.ToFloat64(m.c); v != 0 {
+					fmt.Fprintf(&got, "%s: %v\n", m.name, v)
+				}
+			}
+			if h := s.Health(); h.Frames != 0 || h.Records != 0 || h.State != Empty {
+				t.Errorf("read to the end, and yet %+v", h)
+			}
+			list("at the end")
+			must(t, l.Append(frame("new")))
+			seqs := wantNext(t, l, "new")
+			fmt.Fprintf(&got, "next number: %d\n", seqs[0])
+			must(t, s.Close())
+			got.WriteString(log.String())
+
+			// The next start finds what was appended, and nothing to complain of.
+			log.Reset()
+			s, err = Open(Config{Dir: data, Lanes: 1, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+			must(t, err)
+			wantNext(t, s.Lane(0), "new")
+			wantNothing(t, s.Lane(0))
+			must(t, s.Close())
+			if log.Len() > 0 {
+				t.Errorf("the second start says %s", log.String())
+			}
+
+			want := filepath.Join(dir, "want")
+			if *update {
+				must(t, os.WriteFile(want, got.Bytes(), 0o600))
+			}
+			b, err := os.ReadFile(want)
+			must(t, err)
+			if got.String() != string(b) {
+				t.Errorf("got\n%swant\n%s", got.String(), b)
+			}
+		})
+	}
+}
+
+func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{segmentBytes: 200}, dir)
+	var want []string
+	for i := range 40 {
+		want = append(want, fmt.Sprint("frame ", i))
+		must(t, s.Lane(0).Append(frame(want[i])))
+	}
+	seqs := wantNext(t, s.Lane(0), want[:10]...)
+	for _, seq := range seqs[:7] {
+		must(t, s.Lane(0).Ack(seq))
+	}
+	must(t, s.Lane(0).Ack(seqs[8])) // not before 7 is done
+	must(t, s.Close())
+
+	s = openMem(t, Config{segmentBytes: 200}, dir)
+	if h := s.Health(); h.Frames != 33 || h.Records != 33 {
+		t.Fatalf("%+v", h)
+	}
+	must(t, s.Lane(0).Append(frame("last")))
+	seqs = wantNext(t, s.Lane(0), append(want[7:], "last")...)
+	wantNothing(t, s.Lane(0))
+	slices.Reverse(seqs) // any order
+	for _, seq := range seqs {
+		must(t, s.Lane(0).Ack(seq))
+	}
+	if names, _ := dir.List(); len(names) != 1 || !s.Lane(0).Empty() {
+		t.Fatalf("all is done, and there are %v", names)
+	}
+	must(t, s.Lane(0).Append(frame("again")))
+	wantNext(t, s.Lane(0), "again")
+}
+
+func TestOneSyncForAGroup(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{}, dir)
+	must(t, s.Lane(0).Append(frame("a")))
+	if dir.syncs != 1 || dir.dirSyncs != 1 {
+		t.Fatalf("%d syncs and %d of the directory for a new segment", dir.syncs, dir.dirSyncs)
+	}
+	must(t, s.Lane(0).Append(frame("b"), frame("c"), frame("d")))
+	if dir.syncs != 2 || dir.dirSyncs != 1 {
+		t.Fatalf("%d syncs and %d of the directory after three frames more", dir.syncs, dir.dirSyncs)
+	}
+	before := dir.syncs
+	for _, seq := range wantNext(t, s.Lane(0), "a", "b") {
+		must(t, s.Lane(0).Ack(seq))
+	}
+	if dir.syncs != before {
+		t.Fatal("an ack syncs")
+	}
+}
+
+func TestFull(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg   Config
+		free  int64
+		disk  int64 // room in the file system
+		limit string
+		text  string
+	}{
+		"cap":   {cfg: Config{MaxBytes: 1000, MinFreeBytes: -1}, disk: -1, limit: "spool.max_bytes", text: "raise spool.max_bytes"},
+		"floor": {cfg: Config{MinFreeBytes: 5000}, free: 5500, disk: -1, limit: "spool.min_free_bytes", text: "lower spool.min_free_bytes"},
+		"disk":  {cfg: Config{MinFreeBytes: -1}, disk: 700, text: "no space left on device; free space on the file system"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			c.cfg.Lanes = 2
+			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			dirs := []*memFiles{newMemFiles(), newMemFiles()}
+			s, err := newSpool(c.cfg, func() (int64, error) { return c.free, nil }, func(i int) (files, error) { return dirs[i], nil })
+			must(t, err)
+			defer s.Close()
+			must(t, s.Lane(0).Append(frame("small")))
+			must(t, s.Lane(1).Append(frame("small")))
+			dirs[1].room = c.disk
+			used, before := s.Health().DiskBytes, dirs[1].used()
+			for range 2 {
+				err := s.Lane(1).Append(frame("also small"), frame(random(800)))
+				var full *FullError
+				if !errors.Is(err, ErrFull) || !errors.As(err, &full) || full.Limit != c.limit || !strings.Contains(err.Error(), c.text) {
+					t.Fatalf("%v", err)
+				}
+			}
+			h := s.Health()
+			if h.State != Full || h.Full == nil || h.Frames != 2 || h.DiskBytes != used || dirs[1].used() != before {
+				t.Fatalf("%+v, %d bytes in the lane, %d before", h, dirs[1].used(), before)
+			}
+			if n := strings.Count(log.String(), "spool takes no more"); n != 1 {
+				t.Fatalf("said %d times:\n%s", n, log.String())
+			}
+			dirs[1].heal()
+			must(t, s.Lane(1).Append(frame("fits")))
+			if h := s.Health(); h.State == Full || h.Full != nil || strings.Count(log.String(), "spool takes lines again") != 1 {
+				t.Fatalf("%+v\n%s", h, log.String())
+			}
+			wantNext(t, s.Lane(1), "small", "fits")
+		})
+	}
+}
+
+func TestSpaceComesBack(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{MaxBytes: 3000, MinFreeBytes: -1, segmentBytes: 500}, dir)
+	l := s.Lane(0)
+	n := 0
+	for ; ; n++ {
+		if err := l.Append(frame(random(200))); err != nil {
+			if !errors.Is(err, ErrFull) {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	for i := range 5 * n { // round and round
+		seqs := wantNext(t, l, random(200))
+		must(t, l.Ack(seqs[0]))
+		if err := l.Append(frame(random(200))); err != nil && i > 3 && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if h := s.Health(); h.Frames < uint64(n)/2 || h.DiskBytes > 3000 {
+		t.Fatalf("%d frames fit at first, and now %+v", n, h)
+	}
+}
+
+func TestBadFrames(t *testing.T) {
+	s := openMem(t, Config{}, newMemFiles())
+	l := s.Lane(0)
+	for name, f := range map[string]Frame{
+		"no records":       {Payload: []byte("x")},
+		"too many records": {Payload: []byte("x"), Records: math.MaxInt},
+		"too large":        {Payload: make([]byte, MaxPayloadBytes+1), Records: 1},
+	} {
+		if err := l.Append(frame("good"), f); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	must(t, l.Append())
+	wantNothing(t, l)
+	if err := l.Ack(1); !errors.Is(err, ErrNotGiven) {
+		t.Errorf("ack of what was not given: %v", err)
+	}
+	must(t, l.Append(frame("")))
+	seqs := wantNext(t, l, "")
+	must(t, l.Ack(seqs[0]))
+	if err := l.Ack(seqs[0]); !errors.Is(err, ErrNotGiven) {
+		t.Errorf("second ack: %v", err)
+	}
+	must(t, s.Close())
+	must(t, s.Close())
+	if _, _, err := l.Next(nil); !errors.Is(err, os.ErrClosed) || !errors.Is(l.Append(frame("x")), os.ErrClosed) || !errors.Is(l.Ack(1), os.ErrClosed) {
+		t.Error("a closed spool works")
+	}
+}
+
+// TestUnreadable: a place that the disk does not give back is lost, and the rest is not.
+func TestUnreadable(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{segmentBytes: 1}, dir)
+	l := s.Lane(0)
+	must(t, l.Append(frame("a")))
+	must(t, l.Append(frame("b")))
+	dir.failOpen = true
+	if _, ok, err := l.Next(nil); ok || err == nil {
+		t.Fatalf("%v, %v of a file that cannot be opened", ok, err)
+	}
+	dir.failOpen, dir.failRead = false, true
+	wantNothing(t, l)
+	dir.failRead = false
+	must(t, l.Append(frame("c")))
+	wantNext(t, l, "c")
+	if f, r := testutil.ToFloat64(s.m.lostFrames), testutil.ToFloat64(s.m.lostRecords); f != 2 || r != 2 {
+		t.Fatalf("%v frames and %v records lost", f, r)
+	}
+}
+
+// TestRemovedByHand: a segment that somebody has removed does not stop its lane.
+func TestRemovedByHand(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{segmentBytes: 1}, dir)
+	l := s.Lane(0)
+	for _, text := range []string{"a", "b", "c"} {
+		must(t, l.Append(frame(text)))
+	}
+	must(t, dir.Remove(segmentName(2)))
+	wantNext(t, l, "a", "c")
+	if f, r := testutil.ToFloat64(s.m.lostFrames), testutil.ToFloat64(s.m.lostRecords); f != 1 || r != 1 {
+		t.Fatalf("%v frames and %v records lost", f, r)
+	}
+}
+
+// TestFullUntilDrained: nobody may append for long after an outage; the spool is
+// not full for all that time.
+func TestFullUntilDrained(t *testing.T) {
+	s := openMem(t, Config{MaxBytes: 500, MinFreeBytes: -1}, newMemFiles(), newMemFiles())
+	must(t, s.Lane(0).Append(frame("a")))
+	must(t, s.Lane(0).Append(frame("b")))
+	refuse := func() {
+		t.Helper()
+		if err := s.Lane(1).Append(frame(random(600))); !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		wantNothing(t, s.Lane(1)) // looking is not enough
+		if h := s.Health(); h.State != Full {
+			t.Fatalf("%+v", h)
+		}
+	}
+	refuse()
+	for _, seq := range wantNext(t, s.Lane(0), "a", "b") {
+		if h := s.Health(); h.State != Full {
+			t.Fatalf("%+v", h)
+		}
+		must(t, s.Lane(0).Ack(seq))
+	}
+	if h := s.Health(); h.State != Empty || h.Full != nil {
+		t.Fatalf("%+v", h)
+	}
+	refuse() // an empty spool can be full
+}
+
+func TestHealth(t *testing.T) {
+	now := t0
+	dir := newMemFiles()
+	reg := prometheus.NewRegistry()
+	s := openMem(t, Config{Now: func() time.Time { return now }, Registerer: reg, MaxBytes: 101_000, MinFreeBytes: -1}, dir)
+	l := s.Lane(0)
+	gauge := func(name string) float64 {
+		families, err := reg.Gather()
+		must(t, err)
+		for _, f := range families {
+			if f.GetName() == "log_capturer_spool_"+name {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatalf("no %s", name)
+		return 0
+	}
+	if h := s.Health(); h.State != Empty || !h.Oldest.IsZero() || h.MaxBytes != 101_000 {
+		t.Fatalf("%+v", h)
+	}
+	for i := range 21 { // 1,000 bytes and a header a second
+		must(t, l.Append(Frame{Payload: []byte(random(1000)), Records: 7, Oldest: t0.Add(time.Duration(i) * time.Second).UnixNano()}))
+		now = now.Add(time.Second)
+	}
+	h := s.Health()
+	if h.State != Filling || h.Frames != 21 || h.Records != 147 || !h.Oldest.Equal(t0) || h.TimeLeft < 60*time.Second || h.TimeLeft > 80*time.Second {
+		t.Fatalf("%+v", h)
+	}
+	if a, f, b := gauge("oldest_seconds"), gauge("frames"), gauge("bytes"); a != 21 || f != 21 || b != float64(h.DiskBytes) || gauge("time_left_seconds") < 60 {
+		t.Fatalf("age %v, frames %v, bytes %v", a, f, b)
+	}
+	for range 15 {
+		f, _, err := l.Next(nil)
+		must(t, err)
+		must(t, l.Ack(f.Seq))
+		now = now.Add(time.Second)
+	}
+	if h := s.Health(); h.State != Draining || h.TimeLeft != 0 || h.Frames != 6 {
+		t.Fatalf("%+v", h)
+	}
+	if _, err := newSpool(Config{Registerer: reg}, nil, nil); err == nil {
+		t.Fatal("metrics registered twice")
+	}
+}
+
+// TestTornTailIsCutOnce: the next start does not find it again.
+func TestTornTailIsCutOnce(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{}, dir)
+	must(t, s.Lane(0).Append(frame("a")))
+	whole := len(dir.names[segmentName(1)].data)
+	must(t, s.Lane(0).Append(frame("b")))
+	dir.put(segmentName(1), dir.names[segmentName(1)].data[:whole+30])
+	for _, torn := range []float64{1, 0} {
+		s = openMem(t, Config{}, dir)
+		if n := testutil.ToFloat64(s.m.torn); n != torn || s.Health().Frames != 1 {
+			t.Fatalf("%v torn tails, want %v; %+v", n, torn, s.Health())
+		}
+	}
+}
+
+// TestKillThenPowerLoss: what a killed process had written and not synced is
+// found; from then on it must not get lost.
+func TestKillThenPowerLoss(t *testing.T) {
+	dir := newMemFiles()
+	s := openMem(t, Config{}, dir)
+	must(t, s.Lane(0).Append(frame("a")))
+	dir.dieIn, dir.part = 1, 100
+	if err := s.Lane(0).Append(frame("b")); err == nil {
+		t.Fatal("written by the dead")
+	}
+	dir.heal()
+	s = openMem(t, Config{}, dir)
+	must(t, s.Lane(0).Append(frame("c")))
+	dir.powerLoss(func(_ string, n int) int { return n }) // keeps nothing of what was not synced
+	s = openMem(t, Config{}, dir)
+	wantNext(t, s.Lane(0), "a", "b", "c")
+	wantNothing(t, s.Lane(0))
+	if n := testutil.ToFloat64(s.m.lostFrames); n != 0 {
+		t.Fatalf("%v frames lost", n)
+	}
+}
+
+// TestLanesOfBefore: an agent that had more lanes has left frames.
+func TestLanesOfBefore(t *testing.T) {
+	data := t.TempDir()
+	s, err := Open(Config{Dir: data, Lanes: 4, MinFreeBytes: -1})
+	must(t, err)
+	must(t, s.Lane(2).Append(frame("left")))
+	must(t, s.Close())
+	s, err = Open(Config{Dir: data, Lanes: 2, MinFreeBytes: -1})
+	must(t, err)
+	if s.Lanes() != 3 { // the fourth is empty
+		t.Fatalf("%d lanes", s.Lanes())
+	}
+	seqs := wantNext(t, s.Lane(2), "left")
+	must(t, s.Lane(2).Ack(seqs[0]))
+	must(t, s.Close())
+	s, err = Open(Config{Dir: data, Lanes: 2, MinFreeBytes: -1})
+	must(t, err)
+	if s.Lanes() != 2 {
+		t.Fatalf("%d lanes", s.Lanes())
+	}
+	must(t, s.Close())
+	if _, err := Open(Config{Dir: filepath.Join(data, "not there"), Lanes: 1}); err == nil {
+		t.Fatal("opened without a data_dir")
+	}
+}
+
+func TestFreeBytes(t *testing.T) {
+	if n, err := freeBytes(t.TempDir()); err != nil || n <= 0 {
+		t.Fatal(n, err)
+	}
+	if _, err := freeBytes(filepath.Join(t.TempDir(), "not there")); err == nil {
+		t.Fatal("no error")
+	}
+}
+
+// TestConcurrent is for the race detector: one who appends, one who reads, one who looks.
+func TestConcurrent(t *testing.T) {
+	s := openMem(t, Config{segmentBytes: 2000}, newMemFiles(), newMemFiles())
+	const n = 300
+	var wg sync.WaitGroup
+	for i := range s.Lanes() {
+		l := s.Lane(i)
+		wg.Go(func() {
+			for i := range n {
+				if err := l.Append(frame(fmt.Sprint(i))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for i := 0; i < n; {
+				f, ok, err := l.Next(nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !ok {
+					s.Health()
+					continue
+				}
+				if string(f.Payload) != fmt.Sprint(i) {
+					t.Errorf("%q comes instead of %d", f.Payload, i)
+				}
+				if err := l.Ack(f.Seq); err != nil {
+					t.Error(err)
+				}
+				i++
+			}
+		})
+	}
+	wg.Wait()
+	if h := s.Health(); h.State != Empty || h.DiskBytes != 0 {
+		t.Fatalf("%+v", h)
+	}
+}
+
+// FuzzSegments puts any bytes in the place of an older and of the newest segment.
+func FuzzSegments(f *testing.F) {
+	cases, err := filepath.Glob("testdata/*/" + segmentName(1))
+	must(f, err)
+	for _, name := range cases {
+		older, err := os.ReadFile(name)
+		must(f, err)
+		newest, _ := os.ReadFile(filepath.Join(filepath.Dir(name), segmentName(4))) // some have none
+		cursor, _ := os.ReadFile(filepath.Join(filepath.Dir(name), cursorName))
+		f.Add(older, newest, cursor, false)
+		f.Add(older, newest, cursor, true)
+	}
+	f.Fuzz(func(t *testing.T, older, newest, cursor []byte, sums bool) {
+		if sums { // the headers may say anything, and have the right checksum
+			for _, b := range [][]byte{older, newest} {
+				for i := range b {
+					if h := b[i:]; bytes.HasPrefix(h, []byte(frameMagic)) && len(h) >= frameHeaderLen {
+						binary.LittleEndian.PutUint32(h[frameHeaderLen-4:], checksum(h[:frameHeaderLen-4]))
+					}
+				}
+			}
+		}
+		dir := newMemFiles()
+		dir.put(segmentName(1), older)
+		dir.put(segmentName(4), newest)
+		dir.put(cursorName, cursor)
+		s := openMem(t, Config{}, dir)
+		l := s.Lane(0)
+		read := 0
+		for last := uint64(0); ; read++ {
+			f, ok, err := l.Next(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				break
+			}
+			if f.Seq <= last {
+				t.Fatalf("frame %d comes after %d", f.Seq, last)
+			}
+			last = f.Seq
+			must(t, l.Ack(f.Seq))
+		}
+		if most := (len(older) + len(newest)) / frameHeaderLen; read > most {
+			t.Fatalf("%d frames in the room of %d", read, most)
+		}
+		if h := s.Health(); h.Frames != 0 || h.Records != 0 || h.Bytes != 0 || h.DiskBytes != 0 {
+			t.Fatalf("read to the end, and yet %+v", h)
+		}
+		must(t, l.Append(frame("new")))
+		wantNext(t, l, "new")
+	})
+}
