@@ -327,13 +327,13 @@ func (h LaneHealth) with(other LaneHealth) LaneHealth {
 	if h.DeadLettersSince.IsZero() {
 		h.DeadLettersSince, h.DeadLettersError = other.DeadLettersSince, other.DeadLettersError
 	}
-	if h.HeldError == "" {
-		h.HeldError = other.HeldError
+	if other.HeldError != "" {
+		h.HeldError = other.HeldError // the store's word; the readers' half may only be waiting for it
 	}
 	h.HeldConfig = h.HeldConfig || other.HeldConfig
 	h.PendingBytes += other.PendingBytes
 	h.ParkedBytes += other.ParkedBytes
-	h.HeldStreams += other.HeldStreams
+	h.HeldStreams = max(h.HeldStreams, other.HeldStreams) // mostly the same ones
 	h.OldestPending = max(h.OldestPending, other.OldestPending)
 	return h
 }

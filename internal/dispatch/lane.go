@@ -218,6 +218,12 @@ func (l *lane) next(now time.Time) (step, time.Time) {
 	if soon := now.Add(pauseMin); l.draining && l.d.spooling != nil && l.paused.After(soon) {
 		l.paused = soon // what the store does not take then goes to the spool
 	}
+	if l.draining && l.d.spooling != nil && !due.IsZero() {
+		due = l.notBefore
+		if due.IsZero() {
+			due = now
+		}
+	}
 	v := view{
 		now: now, paused: l.paused, hand: l.hand != nil,
 		ripe: l.ripe, draining: l.draining,

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -199,15 +200,19 @@ func (h *latency) observe(b *entry.Batch, s *entry.Section, took [entry.NumClass
 func (c *collector) collectLatency() prometheus.Metric {
 	buckets := make(map[float64]uint64, len(latencyBounds))
 	count, sum := uint64(0), 0.0
+	lanes := c.d.lanes
+	if c.d.spooling != nil {
+		lanes = slices.Concat(lanes, c.d.spooling.back.lanes)
+	}
 	for k := range len(latencyBounds) + 1 {
-		for _, l := range c.d.lanes {
+		for _, l := range lanes {
 			count += l.latency.counts[k].Load()
 		}
 		if k < len(latencyBounds) {
 			buckets[float64(latencyBounds[k])/1e9] = count
 		}
 	}
-	for _, l := range c.d.lanes {
+	for _, l := range lanes {
 		sum += math.Float64frombits(l.latency.sum.Load())
 	}
 	return prometheus.MustNewConstHistogram(c.latency, count, sum, buckets)

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -86,8 +87,8 @@ type spoolLane struct {
 	mu  sync.Mutex
 	cut func() // cancels the request in flight
 	// aside are the streams of the store, by their labels, that have lines in
-	// the side. Those that an earlier run has put there are not known: what comes
-	// of them now may be sent before.
+	// the side. Those that an earlier run has put there are not known until the
+	// store refuses them again: what it takes of them now comes before.
 	aside map[string]struct{}
 }
 
@@ -158,21 +159,30 @@ func (s *spooling) inHurry() bool {
 // the outcome says so.
 func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	l := s.lanes[b.Sections[0].Source.Lane]
-	var held entry.Outcome
+	var kept entry.Outcome
 	if l.divert(b, entry.PartHeld) {
-		if held.Err = errAside; !b.Pending() {
-			return held
+		kept.Err = errAside
+		kept.Kept = s.inHurry() && s.putHeldAside(l, b)
+		if !b.Pending() {
+			return kept
 		}
 	}
 	if !l.queue.Empty() {
 		if err := s.keep(l, b, entry.PartPending); err != nil {
 			return entry.Outcome{Err: err}
 		}
-		held.Kept = true
-		return held
+		kept.Kept = true
+		return kept
 	}
 	began := time.Now()
 	out := s.send(ctx, l, b, progress)
+	if !l.side.queue.Empty() {
+		l.putAside(held(b)) // it may have older lines there, of an earlier run
+	}
+	if s.inHurry() && s.putHeldAside(l, b) {
+		out.Kept = true
+	}
+	out.Err = cmp.Or(out.Err, kept.Err)
 	if !b.Pending() {
 		l.failing = time.Time{}
 		return out
@@ -192,7 +202,8 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if s.begun.begin(l.index, false, time.Now()) {
 		s.d.cfg.Logger.Warn("log store does not take lines for long: what is read goes to the spool", "error", reason(out))
 	}
-	return entry.Outcome{Err: held.Err, Kept: true}
+	kept.Kept = true
+	return kept
 }
 
 // errAside is why lines of a stream are held back.
@@ -224,20 +235,27 @@ func (l *spoolLane) divert(b *entry.Batch, to entry.PartState) (any bool) {
 	return any
 }
 
-// putAside notes the streams whose parts are held.
-func (l *spoolLane) putAside(b *entry.Batch) (any bool) {
+// putAside notes streams that have lines in the side. It comes after these: as
+// long as there are none, nothing is aside.
+func (l *spoolLane) putAside(streams []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, labels := range streams {
+		l.aside[labels] = struct{}{}
+	}
+}
+
+// held gives the streams of which parts are held.
+func held(b *entry.Batch) (streams []string) {
 	for i := range b.Sections {
 		sec := &b.Sections[i]
 		for c, state := range sec.State {
 			if state == entry.PartHeld {
-				l.aside[sec.Source.Labels[c].String()] = struct{}{}
-				any = true
+				streams = append(streams, sec.Source.Labels[c].String())
 			}
 		}
 	}
-	return any
+	return streams
 }
 
 // fromSpool is the sink of the second dispatcher.
@@ -254,10 +272,22 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if b.Pending() {
 		out = s.sink.Push(ctx, b, progress)
 	}
-	if ctx.Err() == nil && l.putAside(b) && s.keep(l.side, b, entry.PartHeld) == nil {
+	out.Err = cmp.Or(out.Err, errAside) // of use only if anything is left
+	if ctx.Err() == nil && s.putHeldAside(l, b) {
 		out.Kept = true
 	}
 	return out
+}
+
+// putHeldAside moves the parts that are held to the side, and reports whether it
+// has.
+func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch) bool {
+	streams := held(b)
+	if len(streams) == 0 || s.keep(l.side, b, entry.PartHeld) != nil {
+		return false
+	}
+	l.putAside(streams)
+	return true
 }
 
 // send makes one attempt at the sink, a short one if the dispatcher is drained.

@@ -186,6 +186,30 @@ func TestSpoolingDrain(t *testing.T) {
 	}
 }
 
+// So is a stream that the store refuses alone.
+func TestSpoolingDrainRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 0)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			setParts(b, entry.PartHeld, all)
+			return entry.Outcome{Err: errors.New("429"), RetryAfter: time.Minute}
+		})
+		src := newSource(1, 0)
+		r.send(src, "o:1")
+		passTime(time.Second)
+		r.send(src, "o:2") // was read before
+		passTime(time.Second)
+		began := time.Now()
+		if err := r.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if h := sp.Health(); h.Records != 2 || r.ackedSpans() != "1/stdout/1 1/stdout/2" || time.Since(began) > 2*time.Second {
+			t.Errorf("%+v, %s, after %v", h, r.ackedSpans(), time.Since(began))
+		}
+	})
+}
+
 // A full spool takes nothing: the batches wait, and nothing is lost.
 func TestSpoolingFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
