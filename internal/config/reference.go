@@ -107,7 +107,7 @@ In a glob ` + "`*`" + ` is any text (also none, also with ` + "`/`" + `) and ` +
 ` + "`web-1`, `name=web*`" + ` does. It is no regular expression, and the key of a label is no glob.
 
 A container is captured if a rule of ` + "`include`" + ` fits it, or there is none, and no rule of ` + "`exclude`" + ` does. The label
-` + "`log_capturer.enable`" + ` at a container has its own say: ` + "`false`" + ` always takes it out; ` + "`true`" + ` counts as included, whatever
+` + "`log_capturer.enable`" + ` at a container has its own say: ` + "`false`" + ` (or ` + "`0`, `no`, `off`" + `) always takes it out; ` + "`true`" + ` (or ` + "`1`, `yes`, `on`" + `) counts as included, whatever
 ` + "`include`" + ` says, but ` + "`exclude`" + ` still wins. The agent's own container needs it. A rename counts from the container's next start.
 
 ` + "```yaml" + `

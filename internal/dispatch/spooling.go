@@ -75,9 +75,12 @@ type spoolLane struct {
 	// appended has room for one: there is a frame to be read.
 	appended chan struct{}
 
-	// Owned by whoever pushes: the lane's sender.
+	// Owned by the lane's sender.
 	failing time.Time // since when the store has failed without a break; zero: it does not
-	out     []byte    // a frame's payload, reused
+
+	// keeping guards out: what goes aside comes from two senders.
+	keeping sync.Mutex
+	out     []byte // a frame's payload, reused
 
 	// Owned by the reader.
 	in      []byte
@@ -202,6 +205,7 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if s.begun.begin(l.index, false, time.Now()) {
 		s.d.cfg.Logger.Warn("log store does not take lines for long: what is read goes to the spool", "error", reason(out))
 	}
+	l.failing = time.Time{}
 	kept.Kept = true
 	return kept
 }
@@ -312,6 +316,8 @@ func (s *spooling) send(ctx context.Context, l *spoolLane, b *entry.Batch, progr
 // keep writes the parts of a batch that are in a state to the spool, durably, or
 // changes nothing.
 func (s *spooling) keep(l *spoolLane, b *entry.Batch, in entry.PartState) error {
+	l.keeping.Lock()
+	defer l.keeping.Unlock()
 	out, lines, oldest := b.AppendParts(l.out[:0], in)
 	if cap(out) <= 4*s.d.cfg.BatchBytes {
 		l.out = out
@@ -333,7 +339,6 @@ func (s *spooling) keep(l *spoolLane, b *entry.Batch, in entry.PartState) error 
 			}
 		}
 	}
-	l.failing = time.Time{}
 	return nil
 }
 
