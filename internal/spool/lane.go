@@ -120,7 +120,7 @@ func (l *Lane) Append(frames ...Frame) error {
 	if fresh {
 		grown.disk += frameHeaderLen // for the seal
 	}
-	if err := l.s.reserve(grown.disk - sg.disk); err != nil {
+	if err := l.s.reserve(l.index, grown.disk-sg.disk); err != nil {
 		return err
 	}
 	if err := l.write(sg, grown.disk-sg.disk, b, fresh); err != nil {
@@ -128,7 +128,7 @@ func (l *Lane) Append(frames ...Frame) error {
 	}
 	*sg = grown
 	l.next = grown.last + 1
-	l.s.wrote(grown.records-sg.records, len(frames))
+	l.s.wrote(l.index, grown.records-sg.records, len(frames))
 	l.publish()
 	return nil
 }

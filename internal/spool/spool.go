@@ -94,7 +94,8 @@ type Spool struct {
 	used       int64      // by files, and by writes under way
 	room       int64      // above the floor of free space when it was last looked at
 	figures    []figures  // by lane
-	full       *FullError // nil: the last append found room
+	full       *FullError // of the last append that found no room; nil: fullLanes is empty
+	fullLanes  []bool     // whose last append found none
 	writeErr   error      // of the last write
 	saidLostIn string
 	pace       pace
@@ -162,7 +163,7 @@ func newSpool(cfg Config, free func() (int64, error), dir func(lane int) (files,
 	if cfg.segmentBytes == 0 {
 		cfg.segmentBytes = max(minSegmentBytes, min(segmentBytes, cfg.MaxBytes/int64(max(1, cfg.Lanes)*segmentsPerLane)))
 	}
-	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), free: free, room: math.MaxInt64, figures: make([]figures, cfg.Lanes)}
+	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), free: free, room: math.MaxInt64, figures: make([]figures, cfg.Lanes), fullLanes: make([]bool, cfg.Lanes)}
 	// Both cost memory on the first use only.
 	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(max(1, cfg.Lanes)),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
@@ -215,8 +216,8 @@ func (s *Spool) Close() (err error) {
 	return nil
 }
 
-// reserve takes room for n bytes, or gives a *FullError.
-func (s *Spool) reserve(n int64) error {
+// reserve takes room for n bytes of a lane, or gives a *FullError.
+func (s *Spool) reserve(lane int, n int64) error {
 	free, err := s.free()
 	room := int64(math.MaxInt64) // unknown: the write will tell
 	if err == nil && s.cfg.MinFreeBytes > 0 {
@@ -227,23 +228,24 @@ func (s *Spool) reserve(n int64) error {
 	s.room = room
 	switch {
 	case n > s.cfg.MaxBytes-s.used:
-		return s.setFull(&FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
+		return s.setFull(lane, &FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
 			"%d more bytes do not fit, %d of %d are in use; raise spool.max_bytes to hold out longer", n, s.used, s.cfg.MaxBytes)})
 	case n > room:
-		return s.setFull(&FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
+		return s.setFull(lane, &FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
 			"the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes", free, s.cfg.MinFreeBytes)})
 	}
 	s.used += n
 	return nil
 }
 
-// setFull notes that no frame gets in. Called with mu held.
-func (s *Spool) setFull(e *FullError) error {
+// setFull notes that a lane's frame does not get in; smaller ones of others may.
+// Called with mu held.
+func (s *Spool) setFull(lane int, e *FullError) error {
 	s.m.refused.Inc()
 	if s.full == nil {
 		s.log.Error("spool takes no more: what cannot be sent stays unread in the logs, where rotation may take it", "error", e)
 	}
-	s.full = e
+	s.full, s.fullLanes[lane] = e, true
 	return e
 }
 
@@ -260,7 +262,7 @@ func (s *Spool) writeFailed(lane int, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if noSpace(err) {
-		return s.setFull(&FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
+		return s.setFull(lane, &FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
 	}
 	err = fmt.Errorf("write to lane %d of the spool (nothing is spooled; data_dir must be writable, its disk sound): %w", lane, err)
 	if s.writeErr == nil {
@@ -271,20 +273,24 @@ func (s *Spool) writeFailed(lane int, err error) error {
 }
 
 // wrote notes frames that are on the disk.
-func (s *Spool) wrote(records uint32, frames int) {
+func (s *Spool) wrote(lane int, records uint32, frames int) {
 	s.m.appended.Add(float64(frames))
 	s.m.appendedRecords.Add(float64(records))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.recovered()
+	s.recovered(lane)
 }
 
-// recovered notes that appending works, as far as is known. Called with mu held.
-func (s *Spool) recovered() {
-	if s.full != nil || s.writeErr != nil {
+// recovered notes that a lane has found room, or needs none. Called with mu held.
+func (s *Spool) recovered(lane int) {
+	failed := s.full != nil || s.writeErr != nil
+	s.fullLanes[lane] = false
+	if s.writeErr = nil; !slices.Contains(s.fullLanes, true) {
+		s.full = nil
+	}
+	if failed && s.full == nil {
 		s.log.Info("spool takes lines again")
 	}
-	s.full, s.writeErr = nil, nil
 }
 
 // lost counts frames that cannot be read, and says so once for a segment.
@@ -305,11 +311,17 @@ func (s *Spool) publish(lane int, f figures) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.sum()
+	drained := s.figures[lane].frames > 0 && f.frames == 0
 	s.figures[lane] = f
 	after := s.sum()
 	s.pace.note(s.cfg.Now(), after.bytes)
-	if before.frames > 0 && after.frames == 0 { // nobody may append again for long
-		s.recovered()
+	if drained { // nobody may append again for long
+		s.recovered(lane)
+	}
+	if before.frames > 0 && after.frames == 0 {
+		for i := range s.fullLanes {
+			s.recovered(i)
+		}
 	}
 }
 
