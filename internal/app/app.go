@@ -211,14 +211,12 @@ func (a *agent) build(out io.Writer) error {
 	return nil
 }
 
-// stats gives the counters of a container.
+// stats gives the counters of a container, nil if it is not known.
 func (a *agent) stats(containerID, _ string) *entry.Stats {
-	if a.containers != nil {
-		if s := a.containers.Stats(containerID); s != nil {
-			return s
-		}
+	if a.containers == nil {
+		return nil
 	}
-	return &entry.Stats{} // it is no more
+	return a.containers.Stats(containerID)
 }
 
 func rules(from []config.ContainerRule) []monitors.Rule {
@@ -257,7 +255,7 @@ func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
 			ServerName: l.TLS.ServerName, InsecureSkipVerify: l.TLS.InsecureSkipVerify,
 		},
 		Headers: headers, StructuredMetadata: l.StructuredMetadata,
-		BatchBytes: l.BatchBytes, Timeout: l.Timeout, Lanes: lanes,
+		BatchBytes: l.BatchBytes, Timeout: l.Timeout, Lanes: dispatch.SpoolLanes(lanes),
 		Logger: a.log, Registerer: a.registry,
 	})
 	return a.loki, err

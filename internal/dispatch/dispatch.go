@@ -72,10 +72,10 @@ type Config struct {
 	ParkedBytes int
 
 	Sink Sink
-	// Spool takes what the sink does not, unless it is nil; it has at least Lanes
-	// lanes, and is not closed before Run has returned. Stats gives the counters
-	// of a container whose lines come from there; nil: they get counters of
-	// their own.
+	// Spool takes what the sink does not, unless it is nil; it has at least
+	// SpoolLanes(Lanes) lanes, and is not closed before Run has returned. Stats gives the counters
+	// of a container whose lines come from there, nil if it is not known (yet);
+	// without it they get counters of their own.
 	Spool *spool.Spool
 	Stats func(containerID, name string) *entry.Stats
 
@@ -121,6 +121,7 @@ type Dispatcher struct {
 	// drained has room for one: some lane has become empty during a drain.
 	drained  chan struct{}
 	spooling *spooling // nil without a spool
+	drains   bool      // it is the second dispatcher of a spooling
 	// random gives a number in [0,1) for the jitter of pauses.
 	random func() float64
 

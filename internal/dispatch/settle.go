@@ -84,7 +84,9 @@ func (l *lane) settle(sl *slot, now time.Time) {
 				n -= refusedLines(b, s, entry.Class(c))
 			}
 			if kept {
-				l.d.metrics.of(s.Source.Method).spooled.Add(float64(n))
+				if !l.d.drains { // else it only goes aside
+					l.d.metrics.of(s.Source.Method).spooled.Add(float64(n))
+				}
 				if sl.parked {
 					l.unpark(s.Source)
 				}

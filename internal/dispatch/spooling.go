@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,13 +66,17 @@ type frame struct {
 	lane *spoolLane
 	seq  uint64
 	left int // parts that are not done
+	// streams are those that it has lines of, if it is of the side and that is
+	// counted.
+	streams []string
 }
 
 // spoolLane is one lane's way through the spool.
 type spoolLane struct {
 	index int
 	queue *spool.Lane
-	side  *spoolLane // nil: it is one
+	side  *spoolLane // nil: it is one, of main
+	main  *spoolLane
 	// appended has room for one: there is a frame to be read.
 	appended chan struct{}
 
@@ -89,10 +94,12 @@ type spoolLane struct {
 
 	mu  sync.Mutex
 	cut func() // cancels the request in flight
-	// aside are the streams of the store, by their labels, that have lines in
-	// the side. Those that an earlier run has put there are not known until the
-	// store refuses them again: what it takes of them now comes before.
-	aside map[string]struct{}
+	// aside counts the frames in the side by the streams of the store, by their
+	// labels, that have lines in them. foreign: there are frames of an earlier run
+	// as well. Of these the streams are not known until the store refuses them
+	// again: what it takes of them now comes before.
+	aside   map[string]int
+	foreign bool
 }
 
 // SpoolLanes is the number of lanes that the spool of a dispatcher has.
@@ -112,15 +119,17 @@ func newSpooling(d *Dispatcher) *spooling {
 	back.Wake = func(*entry.Source) {} // nobody reads by these sources
 	back.Logger = cfg.Logger.With("from", "spool")
 	s.back = New(back)
-	s.back.metrics = d.metrics
+	s.back.metrics, s.back.drains = d.metrics, true
 	for i := range back.Lanes {
 		s.lanes = append(s.lanes, &spoolLane{
 			index: i, queue: cfg.Spool.Lane(i), appended: make(chan struct{}, 1),
-			decoder: entry.Decoder{Lane: i, Stats: cfg.Stats}, aside: make(map[string]struct{}),
+			decoder: entry.Decoder{Lane: i, Stats: cfg.Stats}, aside: make(map[string]int),
 		})
 	}
 	for i, l := range s.lanes[:cfg.Lanes] {
 		l.side = s.lanes[cfg.Lanes+i]
+		l.side.main = l
+		l.foreign = !l.side.queue.Empty()
 	}
 	return s
 }
@@ -162,25 +171,29 @@ func (s *spooling) inHurry() bool {
 // the outcome says so.
 func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	l := s.lanes[b.Sections[0].Source.Lane]
+	// First of all: once nothing comes from the queue only this goroutine can
+	// fill it, and what its last frame has put aside is known.
+	direct, hurry := l.queue.Empty(), s.inHurry()
 	var kept entry.Outcome
-	if l.divert(b, entry.PartHeld) {
+	// In a hurry nothing passes by what is in the queue to get aside.
+	if (direct || !hurry) && l.divert(b, entry.PartHeld) {
 		kept.Err = errAside
-		kept.Kept = s.inHurry() && s.putHeldAside(l, b)
+		kept.Kept = hurry && s.putHeldAside(l, b)
 		if !b.Pending() {
 			return kept
 		}
 	}
-	if !l.queue.Empty() {
+	if !direct {
 		if err := s.keep(l, b, entry.PartPending); err != nil {
-			return entry.Outcome{Err: err}
+			return entry.Outcome{Err: cmp.Or(kept.Err, err)}
 		}
 		kept.Kept = true
 		return kept
 	}
 	began := time.Now()
 	out := s.send(ctx, l, b, progress)
-	if !l.side.queue.Empty() {
-		l.putAside(held(b)) // it may have older lines there, of an earlier run
+	if l.unknown() {
+		l.putAside(held(b)) // it may have older lines there
 	}
 	if s.inHurry() && s.putHeldAside(l, b) {
 		out.Kept = true
@@ -199,15 +212,17 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if ctx.Err() != nil || again && !s.inHurry() {
 		return out
 	}
+	say := s.begun.begin(l.index, false, time.Now())
 	if s.keep(l, b, entry.PartPending) != nil {
+		s.begun.end(l.index, time.Now())
 		return out // which is the better reason; the spool has told its own
 	}
-	if s.begun.begin(l.index, false, time.Now()) {
+	if say {
 		s.d.cfg.Logger.Warn("log store does not take lines for long: what is read goes to the spool", "error", reason(out))
 	}
 	l.failing = time.Time{}
-	kept.Kept = true
-	return kept
+	out.Kept = true
+	return out
 }
 
 // errAside is why lines of a stream are held back.
@@ -218,8 +233,9 @@ var errAside = errors.New("older lines of this stream wait in the spool, since t
 func (l *spoolLane) divert(b *entry.Batch, to entry.PartState) (any bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.aside) > 0 && l.side.queue.Empty() {
+	if l.foreign && l.side.queue.Empty() {
 		clear(l.aside)
+		l.foreign = false
 	}
 	if len(l.aside) == 0 {
 		return false
@@ -230,7 +246,7 @@ func (l *spoolLane) divert(b *entry.Batch, to entry.PartState) (any bool) {
 			if state != entry.PartPending {
 				continue
 			}
-			if _, ok := l.aside[sec.Source.Labels[c].String()]; ok {
+			if l.aside[sec.Source.Labels[c].String()] > 0 {
 				sec.State[c] = to
 				any = true
 			}
@@ -239,23 +255,44 @@ func (l *spoolLane) divert(b *entry.Batch, to entry.PartState) (any bool) {
 	return any
 }
 
-// putAside notes streams that have lines in the side. It comes after these: as
-// long as there are none, nothing is aside.
+// putAside notes streams of which a frame is in the side.
 func (l *spoolLane) putAside(streams []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, labels := range streams {
-		l.aside[labels] = struct{}{}
+		l.aside[labels]++
 	}
 }
 
-// held gives the streams of which parts are held.
-func held(b *entry.Batch) (streams []string) {
+// takeBack notes that a frame of the side is done with. It may be told before the
+// frame is noted.
+func (l *spoolLane) takeBack(streams []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, labels := range streams {
+		if l.aside[labels]--; l.aside[labels] == 0 {
+			delete(l.aside, labels)
+		}
+	}
+}
+
+// unknown reports whether the side may hold lines of an earlier run.
+func (l *spoolLane) unknown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.foreign
+}
+
+// held gives the streams of which parts are held, each once.
+func held(b *entry.Batch) []string { return streamsIn(b, entry.PartHeld) }
+
+// streamsIn gives the streams of which parts are in a state, each once.
+func streamsIn(b *entry.Batch, in entry.PartState) (streams []string) {
 	for i := range b.Sections {
 		sec := &b.Sections[i]
 		for c, state := range sec.State {
-			if state == entry.PartHeld {
-				streams = append(streams, sec.Source.Labels[c].String())
+			if labels := sec.Source.Labels[c].String(); state == in && !slices.Contains(streams, labels) {
+				streams = append(streams, labels)
 			}
 		}
 	}
@@ -352,6 +389,7 @@ func (s *spooling) read(ctx context.Context, l *spoolLane) {
 			wait(ctx, spoolRetry, nil)
 			continue
 		case !ok:
+			s.drained(l)
 			wait(ctx, time.Hour, l.appended)
 			continue
 		}
@@ -387,6 +425,9 @@ func wait(ctx context.Context, d time.Duration, news <-chan struct{}) {
 func (s *spooling) hand(f *frame, from, to *entry.Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if main := f.lane.main; main != nil && !main.unknown() {
+		f.streams = streamsIn(from, entry.PartPending)
+	}
 	f.left = 1 // so that it is not done before all parts are known
 	for i := range from.Sections {
 		sec := &from.Sections[i]
@@ -443,10 +484,18 @@ func (s *spooling) Ack(spans []entry.Span) error {
 // tell: it would come again after a restart.
 func (s *spooling) done(f *frame) {
 	_ = f.lane.queue.Ack(f.seq)
-	if !f.lane.queue.Empty() {
+	if len(f.streams) > 0 {
+		f.lane.main.takeBack(f.streams)
+	}
+	s.drained(f.lane)
+}
+
+// drained tells that a lane's queue is empty, if it is.
+func (s *spooling) drained(l *spoolLane) {
+	if !l.queue.Empty() {
 		return
 	}
-	if say, lasted := s.begun.end(f.lane.index, time.Now()); say {
+	if say, lasted := s.begun.end(l.index, time.Now()); say {
 		s.d.cfg.Logger.Info("spool is drained: lines go to the store directly again", "after", lasted)
 	}
 }

@@ -149,8 +149,9 @@ type Decoder struct {
 	// Lane is the Lane of the sources.
 	Lane int
 	// Stats gives the counters of a container, by its ID and name; it is called
-	// when a source is met that the decoder does not remember, and never gives
-	// nil. If it is nil, each source gets counters of its own.
+	// when a source is met that the decoder does not remember. One for which it
+	// gives nil gets counters of its own and is not remembered. If it is nil,
+	// each source gets counters of its own.
 	Stats func(id, name string) *Stats
 
 	known   map[string]*Source // by its binary form
@@ -218,7 +219,10 @@ func (d *Decoder) source(r *reader, blob []byte) *Source {
 		return nil
 	}
 	if d.Stats != nil {
-		src.Stats = d.Stats(src.ID, src.Name)
+		if src.Stats = d.Stats(src.ID, src.Name); src.Stats == nil {
+			src.Stats = new(Stats)
+			return src // it may be known the next time
+		}
 	} else {
 		src.Stats = new(Stats)
 	}
