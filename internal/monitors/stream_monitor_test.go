@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -643,4 +644,44 @@ func TestSinceOf(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
+}
+
+// A thousand containers that come, write, exit and go leave nothing behind:
+// neither goroutine nor connection nor position.
+func TestStreamThousandStartsAndStops(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStreaming(t, nil)
+		s.run("stays")
+		before := runtime.NumGoroutine()
+		lines := 0
+		for i := range 1000 {
+			id := fmt.Sprintf("c%d", i)
+			s.run(id)
+			s.api.write(id, at(i), "one\n", "!two\n")
+			s.api.exit(id)
+			s.m.containerExited(id)
+			if i%3 > 0 { // the last of three is removed before its stream has ended
+				synctest.Wait()
+			}
+			s.m.containerRemoved(id)
+			if i%50 == 49 {
+				lines += len(s.lines())
+				time.Sleep(streamGrace)
+			}
+		}
+		time.Sleep(time.Minute)
+		lines += len(s.lines())
+		if after := runtime.NumGoroutine(); after != before {
+			t.Errorf("%d goroutines, %d before", after, before)
+		}
+		if _, open := s.api.tries("stays"); open != 1 {
+			t.Errorf("%d connections", open)
+		}
+		if keys, ids := s.store.Keys(), s.m.ids(); len(keys) != 1 || len(ids) != 1 {
+			t.Errorf("%d positions, %d logs", len(keys), len(ids))
+		}
+		if gaps := metric(t, s.reg, "stream_gaps_total"); lines != 2000 || gaps != 0 {
+			t.Errorf("%d lines, %v gaps", lines, gaps)
+		}
+	})
 }
