@@ -19,6 +19,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/log-capturer/log_capturer/internal/app"
 	"github.com/log-capturer/log_capturer/internal/config"
 	"github.com/log-capturer/log_capturer/internal/deadletter"
 	"github.com/log-capturer/log_capturer/internal/loki"
@@ -447,21 +448,7 @@ func hostLabels(cfg *config.Config) map[string]string {
 
 // replayStore is the agent's store.
 func (p *program) replayStore(cfg *config.Config) loki.Config {
-	l := cfg.Sinks.Loki
-	headers := make(map[string]string, len(l.Headers))
-	for name, value := range l.Headers {
-		headers[name] = value.Reveal()
-	}
-	return loki.Config{
-		URL: l.PushURL(), TenantID: l.TenantID,
-		Username: l.BasicAuth.Username, Password: l.BasicAuth.Password.Reveal(), PasswordFile: l.BasicAuth.PasswordFile,
-		BearerTokenFile: l.BearerTokenFile,
-		TLS: loki.TLS{
-			CAFile: l.TLS.CAFile, CertFile: l.TLS.CertFile, KeyFile: l.TLS.KeyFile,
-			ServerName: l.TLS.ServerName, InsecureSkipVerify: l.TLS.InsecureSkipVerify,
-		},
-		Headers: headers, StructuredMetadata: l.StructuredMetadata,
-		BatchBytes: l.BatchBytes, Timeout: l.Timeout, Lanes: 1,
-		Logger: newLogger(p.err, cfg.Log),
-	}
+	c := app.LokiConfig(cfg.Sinks.Loki)
+	c.Lanes, c.Logger = 1, newLogger(p.err, cfg.Log)
+	return c
 }

@@ -240,13 +240,21 @@ func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
 	if a.cfg.Sinks.Stdout.Enabled {
 		return stdout.New(out), nil
 	}
-	l := a.cfg.Sinks.Loki
+	cfg := LokiConfig(a.cfg.Sinks.Loki)
+	cfg.Lanes, cfg.Logger, cfg.Registerer = dispatch.SpoolLanes(lanes), a.log, a.registry
+	var err error
+	a.loki, err = loki.New(cfg)
+	return a.loki, err
+}
+
+// LokiConfig gives the client's settings as the configuration has them; lanes,
+// logger and metrics are the caller's to add.
+func LokiConfig(l config.Loki) loki.Config {
 	headers := make(map[string]string, len(l.Headers))
 	for name, value := range l.Headers {
 		headers[name] = value.Reveal()
 	}
-	var err error
-	a.loki, err = loki.New(loki.Config{
+	return loki.Config{
 		URL: l.PushURL(), TenantID: l.TenantID,
 		Username: l.BasicAuth.Username, Password: l.BasicAuth.Password.Reveal(), PasswordFile: l.BasicAuth.PasswordFile,
 		BearerTokenFile: l.BearerTokenFile,
@@ -255,10 +263,8 @@ func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
 			ServerName: l.TLS.ServerName, InsecureSkipVerify: l.TLS.InsecureSkipVerify,
 		},
 		Headers: headers, StructuredMetadata: l.StructuredMetadata,
-		BatchBytes: l.BatchBytes, Timeout: l.Timeout, Lanes: dispatch.SpoolLanes(lanes),
-		Logger: a.log, Registerer: a.registry,
-	})
-	return a.loki, err
+		BatchBytes: l.BatchBytes, Timeout: l.Timeout,
+	}
 }
 
 // maxLogFiles leaves some of the descriptors that this process may have for

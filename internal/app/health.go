@@ -147,6 +147,17 @@ func (v *verdict) add(s server.Status, what, remedy string) {
 	v.problems = append(v.problems, server.Problem{What: what, Remedy: remedy})
 }
 
+// of gives what adds a problem of a component, and keeps the component's worst
+// state.
+func (v *verdict) of(state *string) func(s server.Status, what, remedy string) {
+	return func(s server.Status, what, remedy string) {
+		v.add(s, what, remedy)
+		if *state != string(server.StatusUnhealthy) {
+			*state = string(s)
+		}
+	}
+}
+
 // judge decides how the agent is. Which problem weighs how much is promised in
 // docs/contract.md.
 func judge(s states) server.Health {
@@ -205,12 +216,7 @@ func judgeFiles(s states, v *verdict) fileMonitorView {
 	for _, l := range s.lanes {
 		view.LagSeconds = max(view.LagSeconds, l.OldestPending.Round(time.Millisecond).Seconds())
 	}
-	set := func(status server.Status, what, remedy string) {
-		v.add(status, what, remedy)
-		if view.State != string(server.StatusUnhealthy) {
-			view.State = string(status)
-		}
-	}
+	set := v.of(&view.State)
 	var dirErr error
 	if s.engine != nil {
 		dirErr = s.engine.DirErr
@@ -246,12 +252,7 @@ func judgeStreams(s states, v *verdict) streamMonitorView {
 		State: string(server.StatusOK), Containers: h.Running, Following: h.Following, InTurns: h.InTurns, MaxStreams: h.MaxStreams,
 		Failed: h.Failed, StreamsRefused: h.Held, LagSeconds: h.Lag.Round(time.Millisecond).Seconds(),
 	}
-	set := func(status server.Status, what, remedy string) {
-		v.add(status, what, remedy)
-		if view.State != string(server.StatusUnhealthy) {
-			view.State = string(status)
-		}
-	}
+	set := v.of(&view.State)
 	if h.Failed > 0 {
 		view.Error = h.FailedBy.Error()
 		set(server.StatusDegraded, fmt.Sprintf("%d containers cannot be streamed: %s", h.Failed, view.Error), "see the message; they are tried again by themselves")
@@ -297,12 +298,7 @@ func judgeSink(s states, v *verdict) (name string, view sinkView) {
 		name = "loki"
 		view.LastSuccess = timeOrNil(s.loki.LastSuccess)
 	}
-	set := func(status server.Status, what, remedy string) {
-		v.add(status, what, remedy)
-		if view.State != string(server.StatusUnhealthy) {
-			view.State = string(status)
-		}
-	}
+	set := v.of(&view.State)
 	var since, deadSince time.Time
 	var deadErr, heldErr string
 	config, held := false, 0
