@@ -342,11 +342,9 @@ func (m *ContainerMonitor) fileInfo(c docker.Container) ContainerLogFileInfo {
 	return info
 }
 
-// event deals with one event.
+// event deals with one event. A list, before which nothing is dealt with until the
+// engine is known, has always come first.
 func (m *ContainerMonitor) event(ctx context.Context, e docker.Event) {
-	if m.info.Name == "" {
-		return // the list that comes first tells of it
-	}
 	switch e.Action {
 	case docker.ActionCreate, docker.ActionStart:
 		// A container that is removed on exit may be gone before the answer

@@ -27,5 +27,5 @@
 // stream_plan.go decides which logs are followed and which are read in turns. Of
 // both roads: container_log.go is what is kept of a log, resume.go says where
 // reading goes on, joiner.go makes lines of entries, forgetter.go drops the
-// positions of removed containers.
+// positions of removed containers, log_problems.go says what cannot be read.
 package monitors

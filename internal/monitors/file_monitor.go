@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,14 +104,14 @@ type FileMonitor struct {
 	forgotten   *forgetter
 
 	mu     sync.Mutex
-	logs   map[string]*fileLog     // by container ID
-	byWD   map[int]*fileLog        // by watch
-	active map[*fileLog]struct{}   // those that ticks look at: all that have been read of late
-	ready  []laneQueue             // by lane
-	said   map[string]struct{}     // problems that were logged and are not over
-	failed map[*fileLog]logProblem // logs that cannot be read now
-	ended  bool                    // Run has: nothing is opened any more
-	gapAt  time.Time               // when lines were last found to be lost
+	logs   map[string]*fileLog   // by container ID
+	byWD   map[int]*fileLog      // by watch
+	active map[*fileLog]struct{} // those that ticks look at: all that have been read of late
+	ready  []laneQueue           // by lane
+	said   map[string]struct{}   // problems that were logged and are not over
+	failed logProblems[*fileLog] // logs that cannot be read now
+	ended  bool                  // Run has: nothing is opened any more
+	gapAt  time.Time             // when lines were last found to be lost
 }
 
 // logState says whose a log is.
@@ -151,16 +154,7 @@ type schedule struct {
 	retryAt time.Time
 	// newsAt is since when there has been something to read; zero: nothing.
 	newsAt time.Time
-	// errors counts all failures to open or read it; lastErr is the last one.
-	errors    int64
-	lastErr   error
-	lastErrAt time.Time
-}
-
-// logProblem is why a log cannot be read.
-type logProblem struct {
-	err   error
-	since time.Time
+	logFailures
 }
 
 // laneQueue holds the logs of a lane that have something to read.
@@ -193,7 +187,7 @@ func newFileMonitor(cfg FileMonitorConfig, wake wakeSource) *FileMonitor {
 		byWD:        make(map[int]*fileLog),
 		active:      make(map[*fileLog]struct{}),
 		said:        make(map[string]struct{}),
-		failed:      make(map[*fileLog]logProblem),
+		failed:      make(logProblems[*fileLog]),
 	}
 	for range cfg.Outlet.Lanes() {
 		m.ready = append(m.ready, laneQueue{signal: make(chan struct{}, 1)})
@@ -329,7 +323,7 @@ func (m *FileMonitor) status(id string, now time.Time) (logStatus, bool) {
 	if lg == nil {
 		return logStatus{}, false
 	}
-	st := logStatus{errors: lg.errors, lastErr: lg.lastErr, lastErrAt: lg.lastErrAt}
+	st := logStatus{logFailures: lg.logFailures}
 	if !lg.newsAt.IsZero() {
 		st.lag = now.Sub(lg.newsAt)
 	}
@@ -352,11 +346,7 @@ func (m *FileMonitor) Wake(src *entry.Source) {
 func (m *FileMonitor) ids() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ids := make([]string, 0, len(m.logs))
-	for id := range m.logs {
-		ids = append(ids, id)
-	}
-	return ids
+	return slices.Collect(maps.Keys(m.logs))
 }
 
 // news lets a log be read (again). mu is held.
@@ -580,26 +570,20 @@ func (m *FileMonitor) first(problem string) bool {
 // time of the next try. mu is held.
 func (m *FileMonitor) failedBy(lg *fileLog, err error) {
 	m.cfg.Metrics.readErrors.Inc()
-	lg.errors++
-	lg.lastErr, lg.lastErrAt = err, time.Now()
+	lg.noteFailure(err)
 	if lg.newsAt.IsZero() {
 		lg.newsAt = lg.lastErrAt // for all we know
 	}
 	if m.cfg.Access != nil {
 		m.cfg.Access(lg.id, err)
 	}
-	p, known := m.failed[lg]
-	if !known {
-		p.since = time.Now()
+	if fresh, first := m.failed.begin(lg, err); fresh {
+		level := slog.LevelDebug
+		if first {
+			level = slog.LevelError
+		}
+		m.cfg.Logger.Log(context.Background(), level, "log cannot be read; it will be tried again", "error", err)
 	}
-	if !known && len(m.failed) == 0 {
-		// A directory that is closed is one problem, not a thousand.
-		m.cfg.Logger.Error("log cannot be read; it will be tried again", "error", err)
-	} else if !known {
-		m.cfg.Logger.Debug("log cannot be read; it will be tried again", "error", err)
-	}
-	p.err = err
-	m.failed[lg] = p
 	lg.fails++
 	pause := openRetryMax
 	if lg.fails < 6 {
@@ -610,16 +594,15 @@ func (m *FileMonitor) failedBy(lg *fileLog, err error) {
 
 // recovered notes that a log can be read. mu is held.
 func (m *FileMonitor) recovered(lg *fileLog) {
-	p, failed := m.failed[lg]
-	if !failed {
+	ended, all, after := m.failed.end(lg)
+	if !ended {
 		return
 	}
-	delete(m.failed, lg)
 	if m.cfg.Access != nil {
 		m.cfg.Access(lg.id, nil)
 	}
-	if len(m.failed) == 0 {
-		m.cfg.Logger.Info("all logs can be read again", "after", time.Since(p.since).Round(time.Second))
+	if all {
+		m.cfg.Logger.Info("all logs can be read again", "after", after)
 	}
 }
 
@@ -1091,7 +1074,7 @@ type FileHealth struct {
 func (m *FileMonitor) Health() FileHealth {
 	m.mu.Lock()
 	h := FileHealth{
-		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed),
+		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed), FailedBy: m.failed.longest(),
 		GapAt: m.gapAt, MalformedAt: m.cfg.Lines.malformedAt(),
 	}
 	tails := make([]*tail.Log, 0, len(m.logs))
@@ -1101,12 +1084,6 @@ func (m *FileMonitor) Health() FileHealth {
 		}
 		if lg.state == stateHeld {
 			h.Held++
-		}
-	}
-	var since time.Time
-	for _, p := range m.failed {
-		if since.IsZero() || p.since.Before(since) {
-			since, h.FailedBy = p.since, p.err
 		}
 	}
 	m.mu.Unlock()

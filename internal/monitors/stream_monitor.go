@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +82,7 @@ type StreamMonitor struct {
 	mu   sync.Mutex
 	logs map[string]*streamLog // by container ID
 	// failed are the containers that cannot be streamed now, and why.
-	failed map[*streamLog]logProblem
+	failed logProblems[*streamLog]
 	gapAt  time.Time // when lines were last found to be lost
 }
 
@@ -92,10 +95,9 @@ type streamLog struct {
 	told    chan struct{} // has room for one: the engine has told something of it
 
 	startNames
-	tty       bool
-	startedAt time.Time
-	addedAt   time.Time
-	running   bool
+	tty     bool
+	addedAt time.Time
+	running bool
 	// exits counts the exits that are known, readExits is up to which of them
 	// the log has been read to its end.
 	exits, readExits int
@@ -120,9 +122,7 @@ type streamLog struct {
 	turnAt      time.Time // when its last turn began
 	retryAt     time.Time
 	fails       int // in a row
-	errors      int64
-	lastErr     error
-	lastErrAt   time.Time
+	logFailures
 }
 
 type streamKind uint8
@@ -137,7 +137,7 @@ const (
 func NewStreamMonitor(cfg StreamMonitorConfig) *StreamMonitor {
 	m := &StreamMonitor{
 		cfg: cfg, news: make(chan struct{}, 1), forgotten: newForgetter(&cfg.LogConfig),
-		logs: make(map[string]*streamLog), failed: make(map[*streamLog]logProblem),
+		logs: make(map[string]*streamLog), failed: make(logProblems[*streamLog]),
 	}
 	m.observe(cfg.Metrics.reg)
 	return m
@@ -266,7 +266,7 @@ func (m *StreamMonitor) add(info ContainerLogFileInfo) {
 	if lg == nil {
 		lg = &streamLog{
 			created: info.Created.UnixNano(), waked: make(chan struct{}, 1), told: make(chan struct{}, 1),
-			addedAt: time.Now(), startedAt: info.StartedAt, tty: info.TTY,
+			addedAt: time.Now(), tty: info.TTY,
 		}
 		lg.containerLog, lg.startNames = m.cfg.newLog(info, MethodStreaming)
 		m.logs[info.ID] = lg
@@ -274,15 +274,12 @@ func (m *StreamMonitor) add(info ContainerLogFileInfo) {
 			lg.exits++ // what it wrote while nobody looked
 		}
 	} else {
-		if lg.startedAgain(&m.cfg.LogConfig, &lg.containerLog, info) {
+		again := lg.startedAgain(&m.cfg.LogConfig, &lg.containerLog, info)
+		if again {
 			lg.noLog = false
 		}
-		switch later := lg.startedAt.Before(info.StartedAt); {
-		case lg.running && (later || !running), later && !running:
+		if again && !running || lg.running && (again || !running) {
 			lg.exits++ // nobody has told
-		}
-		if lg.startedAt.Before(info.StartedAt) {
-			lg.startedAt = info.StartedAt
 		}
 		if lg.fails > 0 {
 			lg.retryAt = time.Time{} // the engine answers: no reason to wait any longer
@@ -322,7 +319,7 @@ func (m *StreamMonitor) containerExited(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	lg := m.logs[id]
-	if lg == nil || lg.excluded || !lg.running && !lg.startedAt.IsZero() {
+	if lg == nil || lg.excluded || !lg.running && !lg.names.started.IsZero() {
 		return // known already
 	}
 	lg.running = false
@@ -423,11 +420,7 @@ func (m *StreamMonitor) has(id string) bool {
 func (m *StreamMonitor) ids() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ids := make([]string, 0, len(m.logs))
-	for id := range m.logs {
-		ids = append(ids, id)
-	}
-	return ids
+	return slices.Collect(maps.Keys(m.logs))
 }
 
 // monitor is the goroutine of a stream.
@@ -525,34 +518,21 @@ func (lg *streamLog) pause() {
 // held.
 func (m *StreamMonitor) failedBy(lg *streamLog, err error) {
 	m.cfg.Metrics.errors.Inc()
-	lg.errors++
-	lg.lastErr, lg.lastErrAt = err, time.Now()
-	p, known := m.failed[lg]
-	switch {
-	case known:
-	case len(m.failed) == 0:
-		// An engine that is down is one problem, not a thousand.
-		m.cfg.Logger.Warn("log cannot be streamed; it will be tried again", "container", lg.name, "error", err)
-	default:
-		m.cfg.Logger.Debug("log cannot be streamed; it will be tried again", "container", lg.name, "error", err)
+	lg.noteFailure(err)
+	if fresh, first := m.failed.begin(lg, fmt.Errorf("log of container %s: %w", lg.name, err)); fresh {
+		level := slog.LevelDebug
+		if first {
+			level = slog.LevelWarn
+		}
+		m.cfg.Logger.Log(context.Background(), level, "log cannot be streamed; it will be tried again", "container", lg.name, "error", err)
 	}
-	if !known {
-		p.since = time.Now()
-	}
-	p.err = fmt.Errorf("log of container %s: %w", lg.name, err)
-	m.failed[lg] = p
 	lg.pause()
 }
 
 // recovered notes that a log can be streamed, or need not. mu is held.
 func (m *StreamMonitor) recovered(lg *streamLog) {
-	p, failed := m.failed[lg]
-	if !failed {
-		return
-	}
-	delete(m.failed, lg)
-	if len(m.failed) == 0 {
-		m.cfg.Logger.Info("all logs can be streamed again", "after", time.Since(p.since).Round(time.Second))
+	if _, all, after := m.failed.end(lg); all {
+		m.cfg.Logger.Info("all logs can be streamed again", "after", after)
 	}
 }
 
@@ -577,7 +557,7 @@ func (m *StreamMonitor) stream(ctx context.Context, lg *streamLog, follow bool) 
 	m.mu.Lock()
 	run := streamRun{follow: follow, running: lg.running, exits: lg.exits}
 	lg.hand(&lg.containerLog)
-	o := docker.LogsOptions{Follow: follow, TTY: lg.tty, StartedAt: lg.startedAt}
+	o := docker.LogsOptions{Follow: follow, TTY: lg.tty, StartedAt: lg.names.started}
 	m.mu.Unlock()
 	s, err := m.open(ctx, lg, o)
 	if err != nil {
@@ -797,7 +777,7 @@ type StreamHealth struct {
 func (m *StreamMonitor) Health() StreamHealth {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := StreamHealth{MaxStreams: m.cfg.MaxStreams, Failed: len(m.failed), GapAt: m.gapAt}
+	h := StreamHealth{MaxStreams: m.cfg.MaxStreams, Failed: len(m.failed), FailedBy: m.failed.longest(), GapAt: m.gapAt}
 	now := time.Now()
 	for _, lg := range m.logs {
 		if lg.running {
@@ -814,12 +794,6 @@ func (m *StreamMonitor) Health() StreamHealth {
 			h.Held++
 		}
 		h.Lag = max(h.Lag, lg.lag(now))
-	}
-	var since time.Time
-	for _, p := range m.failed {
-		if since.IsZero() || p.since.Before(since) {
-			since, h.FailedBy = p.since, p.err
-		}
 	}
 	return h
 }
@@ -842,7 +816,7 @@ func (m *StreamMonitor) status(id string, now time.Time) (logStatus, bool) {
 	if lg == nil {
 		return logStatus{}, false
 	}
-	return logStatus{lag: lg.lag(now), errors: lg.errors, lastErr: lg.lastErr, lastErrAt: lg.lastErrAt, noLog: lg.noLog}, true
+	return logStatus{logFailures: lg.logFailures, lag: lg.lag(now), noLog: lg.noLog}, true
 }
 
 // noLog gives the containers whose log the engine cannot read back.
@@ -865,10 +839,8 @@ func (m *StreamMonitor) noLog() map[string]bool {
 type logStatus struct {
 	lag         time.Duration
 	unreadBytes int64 // of a file
-	errors      int64 // failures to open or read it
-	lastErr     error
-	lastErrAt   time.Time
-	noLog       bool // the engine cannot read it back
+	logFailures
+	noLog bool // the engine cannot read it back
 }
 
 // frame deals with an entry of a stream.
