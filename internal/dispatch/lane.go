@@ -215,13 +215,16 @@ func (l *lane) next(now time.Time) (step, time.Time) {
 	defer l.mu.Unlock()
 	l.publishParked()
 	l.noteEmpty()
-	if soon := now.Add(pauseMin); l.draining && l.d.spooling != nil && l.paused.After(soon) {
-		l.paused = soon // what the store does not take then goes to the spool
-	}
-	if l.draining && l.d.spooling != nil && !due.IsZero() {
-		due = l.notBefore
-		if due.IsZero() {
+	if l.draining && l.d.spooling != nil {
+		// What the store does not take now goes to the spool.
+		if soon := now.Add(pauseMin); l.paused.After(soon) {
+			l.paused = soon
+		}
+		if due.After(now) {
 			due = now
+			if l.notBefore.After(now) {
+				due = l.notBefore
+			}
 		}
 	}
 	v := view{
@@ -292,11 +295,8 @@ func (l *lane) send(ctx context.Context) {
 	l.divert(sl, out, now)
 	l.settle(sl, now)
 	switch {
-	case !sl.Pending() && out.Kept:
-		l.forgive(now)
-		l.release()
 	case !sl.Pending():
-		l.succeed(now)
+		l.succeed(now, out.Kept)
 		l.release()
 	case ctx.Err() == nil:
 		l.fail(out, now)
@@ -359,33 +359,21 @@ func (l *lane) fail(out entry.Outcome, now time.Time) {
 	}
 }
 
-// succeed notes an attempt that left nothing pending.
-func (l *lane) succeed(now time.Time) {
+// succeed notes an attempt that left nothing pending. kept: the store has not
+// taken it; who keeps it deals with the store, and tells when it does.
+func (l *lane) succeed(now time.Time, kept bool) {
 	if !l.failing {
 		return
 	}
-	l.wellAgain()
-	if say, lasted := l.d.storeTrouble.end(l.index, now); say {
+	l.failing = false
+	l.fails = 0
+	l.paused = time.Time{}
+	l.mu.Lock()
+	l.health.FailingSince, l.health.LastError, l.health.Config = time.Time{}, "", false
+	l.mu.Unlock()
+	if say, lasted := l.d.storeTrouble.end(l.index, now); say && !kept {
 		l.d.cfg.Logger.Info("log store takes lines again", "after", lasted)
 	}
-}
-
-// forgive goes on after a failure without having succeeded: the lines are kept
-// elsewhere, and who keeps them deals with the store.
-func (l *lane) forgive(now time.Time) {
-	if !l.failing {
-		return
-	}
-	l.wellAgain()
-	l.d.storeTrouble.end(l.index, now)
-}
-
-// wellAgain lets the lane's attempts begin anew.
-func (l *lane) wellAgain() {
-	l.failing, l.fails, l.paused = false, 0, time.Time{}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.health.FailingSince, l.health.LastError, l.health.Config = time.Time{}, "", false
 }
 
 // healthAt gives the lane's state.

@@ -179,18 +179,9 @@ func (l *lane) park(p *parkedStream, sl *slot, s *entry.Section, class entry.Cla
 		p.chunks = append(p.chunks, chunk)
 	}
 	before := chunk.Size()
-	chunk.Begin(s.Source)
-	lines := sl.SectionLines(s)
-	for i := range lines {
-		line := &lines[i]
-		if line.Class != class || line.Flags&entry.FlagRefused != 0 {
-			continue
-		}
-		off := len(chunk.Text)
-		chunk.Text = append(chunk.Text, sl.Message(line)...)
-		chunk.Add(line.Time, off, class, line.Flags)
-	}
-	part := chunk.End()
+	part := chunk.CopySection(&sl.Batch, s, func(line *entry.Line) bool {
+		return line.Class == class && line.Flags&entry.FlagRefused == 0
+	})
 	l.parkedBytes += chunk.Size() - before
 
 	stream := class.Stream()
@@ -271,16 +262,12 @@ func (l *lane) sendParked(ctx context.Context) {
 		if len(p.chunks) == 0 {
 			l.drop(p, now)
 		}
-		if out.Kept {
-			l.forgive(now)
-		} else {
-			l.succeed(now)
-		}
+		l.succeed(now, out.Kept)
 	case ctx.Err() != nil:
 	case held:
 		l.postpone(p, out, now)
 		l.notBefore = now.Add(parkedGap)
-		l.succeed(now) // the store as a whole is well
+		l.succeed(now, false) // the store as a whole is well
 	default:
 		l.fail(out, now)
 	}

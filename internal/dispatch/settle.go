@@ -40,11 +40,7 @@ func (l *lane) bury(ctx context.Context, sl *slot) bool {
 			said = now
 			l.d.cfg.Logger.Error("dead-letter file cannot be written; its lane waits until it can (is the disk full?)", "error", err)
 		}
-		retry := time.NewTimer(pause(fails, false, 0, l.d.random()))
-		select {
-		case <-retry.C:
-		case <-ctx.Done():
-			retry.Stop()
+		if wait(ctx, pause(fails, false, 0, l.d.random()), nil); ctx.Err() != nil {
 			return false
 		}
 	}

@@ -176,7 +176,7 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	direct, hurry := l.queue.Empty(), s.inHurry()
 	var kept entry.Outcome
 	// In a hurry nothing passes by what is in the queue to get aside.
-	if (direct || !hurry) && l.divert(b, entry.PartHeld) {
+	if (direct || !hurry) && l.divert(b) {
 		kept.Err = errAside
 		kept.Kept = hurry && s.putHeldAside(l, b)
 		if !b.Pending() {
@@ -228,9 +228,9 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 // errAside is why lines of a stream are held back.
 var errAside = errors.New("older lines of this stream wait in the spool, since the store refuses them for now")
 
-// divert sets the state of the pending parts whose stream is aside, and reports
-// whether there are any.
-func (l *spoolLane) divert(b *entry.Batch, to entry.PartState) (any bool) {
+// divert holds the pending parts whose stream is aside, and reports whether there
+// are any.
+func (l *spoolLane) divert(b *entry.Batch) (found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.foreign && l.side.queue.Empty() {
@@ -247,12 +247,12 @@ func (l *spoolLane) divert(b *entry.Batch, to entry.PartState) (any bool) {
 				continue
 			}
 			if l.aside[sec.Source.Labels[c].String()] > 0 {
-				sec.State[c] = to
-				any = true
+				sec.State[c] = entry.PartHeld
+				found = true
 			}
 		}
 	}
-	return any
+	return found
 }
 
 // putAside notes streams of which a frame is in the side.
@@ -291,7 +291,10 @@ func streamsIn(b *entry.Batch, in entry.PartState) (streams []string) {
 	for i := range b.Sections {
 		sec := &b.Sections[i]
 		for c, state := range sec.State {
-			if labels := sec.Source.Labels[c].String(); state == in && !slices.Contains(streams, labels) {
+			if state != in {
+				continue
+			}
+			if labels := sec.Source.Labels[c].String(); !slices.Contains(streams, labels) {
 				streams = append(streams, labels)
 			}
 		}
@@ -308,7 +311,7 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if l.side == nil {
 		return s.sink.Push(ctx, b, progress)
 	}
-	l.divert(b, entry.PartHeld)
+	l.divert(b)
 	var out entry.Outcome
 	if b.Pending() {
 		out = s.sink.Push(ctx, b, progress)
@@ -406,7 +409,11 @@ func (s *spooling) read(ctx context.Context, l *spoolLane) {
 		if err != nil {
 			return // ctx has ended
 		}
-		s.hand(&frame{lane: l, seq: f.Seq}, &l.scratch, b)
+		fr := &frame{lane: l, seq: f.Seq}
+		s.hand(fr, &l.scratch, b)
+		if fr.left == 0 {
+			s.done(fr) // there was nothing in it
+		}
 		s.back.Submit(l.index, b)
 	}
 }
@@ -423,26 +430,17 @@ func wait(ctx context.Context, d time.Duration, news <-chan struct{}) {
 
 // hand copies a frame's lines behind those of a batch, and numbers its parts.
 func (s *spooling) hand(f *frame, from, to *entry.Batch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if main := f.lane.main; main != nil && !main.unknown() {
 		f.streams = streamsIn(from, entry.PartPending)
 	}
-	f.left = 1 // so that it is not done before all parts are known
+	first := len(to.Sections)
 	for i := range from.Sections {
-		sec := &from.Sections[i]
-		to.Begin(sec.Source)
-		lines := from.SectionLines(sec)
-		for k := range lines {
-			line := &lines[k]
-			off := len(to.Text)
-			to.Text = append(to.Text, from.Message(line)...)
-			to.Add(line.Time, off, line.Class, line.Flags)
-		}
-		part := to.End()
-		if part == nil {
-			continue
-		}
+		to.CopySection(from, &from.Sections[i], nil)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := first; i < len(to.Sections); i++ {
+		part := &to.Sections[i]
 		for stream := range part.Seq {
 			if !undone(part, entry.Stream(stream)) {
 				continue
@@ -452,9 +450,6 @@ func (s *spooling) hand(f *frame, from, to *entry.Batch) {
 			s.parts[s.lastPart] = f
 			f.left++
 		}
-	}
-	if f.left--; f.left == 0 {
-		s.done(f)
 	}
 }
 

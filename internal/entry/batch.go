@@ -170,6 +170,24 @@ func (b *Batch) End() *Section {
 	return s
 }
 
+// CopySection appends the lines of a section of another batch that want takes,
+// nil: all, as a section of their own, and gives that as End does. Spans are not
+// copied.
+func (b *Batch) CopySection(from *Batch, s *Section, want func(*Line) bool) *Section {
+	b.Begin(s.Source)
+	lines := from.SectionLines(s)
+	for i := range lines {
+		l := &lines[i]
+		if want != nil && !want(l) {
+			continue
+		}
+		off := len(b.Text)
+		b.Text = append(b.Text, from.Message(l)...)
+		b.Add(l.Time, off, l.Class, l.Flags)
+	}
+	return b.End()
+}
+
 // SectionLines gives the lines of a section.
 func (b *Batch) SectionLines(s *Section) []Line { return b.Lines[s.First : s.First+s.Count] }
 
