@@ -614,12 +614,12 @@ func TestContainerRules(t *testing.T) {
 		"name=*":                  {{Field: RuleName, Pattern: "*"}},
 		"name=${NONE:-a}-${PORT}": {{Field: RuleName, Pattern: "a-9000"}},
 		"[name=a, name=b]":        {{Field: RuleName, Pattern: "a"}, {Field: RuleName, Pattern: "b"}},
-		"image=registry.example.com:5000/team/app:1.2@sha256:0f": {{Field: RuleImage, Pattern: "registry.example.com:5000/team/app:1.2@sha256:0f"}},
-		"'image=[::1]:5000/?'": {{Field: RuleImage, Pattern: "[::1]:5000/?"}},
-		"label=a":              {{Field: RuleLabel, Label: "a"}},
-		"label=a=*":            {{Field: RuleLabel, Label: "a", Pattern: "*"}},
-		"label=a= b = ? é ":    {{Field: RuleLabel, Label: "a", Pattern: " b = ? é"}}, // YAML trims the end
-		"label=labelled":       {{Field: RuleLabel, Label: "labelled"}},
+		"image=example.com:5000/team/app:1.2@sha256:0f": {{Field: RuleImage, Pattern: "example.com:5000/team/app:1.2@sha256:0f"}},
+		"'image=[::1]:5000/?'":                          {{Field: RuleImage, Pattern: "[::1]:5000/?"}},
+		"label=a":                                       {{Field: RuleLabel, Label: "a"}},
+		"label=a=*":                                     {{Field: RuleLabel, Label: "a", Pattern: "*"}},
+		"label=a= b = ? é ":                             {{Field: RuleLabel, Label: "a", Pattern: " b = ? é"}}, // YAML trims the end
+		"label=labelled":                                {{Field: RuleLabel, Label: "labelled"}},
 	} {
 		d := newDecoder("f", testEnv)
 		d.document([]byte("monitors:\n  container:\n    include: " + in + "\n"))

@@ -98,7 +98,7 @@ const referenceContainers = `
 | Rule | Fits containers |
 |---|---|
 | ` + "`name=GLOB`" + ` | with this name, as ` + "`docker ps`" + ` shows it |
-| ` + "`image=GLOB`" + ` | made from this image, as it was written when the container was created, such as ` + "`registry.example.com/team/app:1.2`" + ` |
+| ` + "`image=GLOB`" + ` | made from this image, as it was written when the container was created, such as ` + "`example.com/team/app:1.2`" + ` |
 | ` + "`label=KEY`" + ` | with this label, whatever its value |
 | ` + "`label=KEY=GLOB`" + ` | with this label and value |
 | ` + "`labelled`" + ` | with the label ` + "`log_capturer.enable=true`" + ` (in ` + "`include`" + ` only) |
@@ -116,7 +116,7 @@ monitors:
     include: labelled             # opt-in: only containers that ask for it
     exclude:
       - name=*-debug
-      - image=registry.example.com/vendor/*
+      - image=example.com/vendor/*
       - label=com.example.logs=none
 sinks:
   loki:

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
@@ -465,4 +467,32 @@ func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
 		}
 	}
 	return ""
+}
+
+// A frame that cannot be read back is counted, said, and holds up nobody.
+func TestSpoolingUnreadableFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 0)
+		if err := sp.Lane(0).Append(spool.Frame{Payload: []byte("of another agent"), Records: 3, Oldest: 1}); err != nil {
+			t.Fatal(err)
+		}
+		reg := prometheus.NewRegistry()
+		r := newRig(t, Config{Spool: sp, Registerer: reg})
+		r.send(newSource(1, 0), "o:1")
+		passTime(time.Minute)
+		if got := r.sent(); !slices.Equal(got, []string{"o:1"}) || sp.Health().Frames != 0 {
+			t.Errorf("%q, %+v", got, sp.Health())
+		}
+		const want = `
+# HELP log_capturer_lost_lines_total Lines that had been read and were lost, by reason.
+# TYPE log_capturer_lost_lines_total counter
+log_capturer_lost_lines_total{reason="spool_unreadable"} 3
+`
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "log_capturer_lost_lines_total"); err != nil {
+			t.Error(err)
+		}
+		if n := r.logs.count("frame of the spool cannot be read back"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, r.logs)
+		}
+	})
 }
