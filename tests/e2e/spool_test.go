@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/log-capturer/log_capturer/internal/lokitest"
 	"github.com/log-capturer/log_capturer/tests/harness"
 )
@@ -373,22 +375,7 @@ func TestSpoolFull(t *testing.T) {
 	w, l := patient(t)
 	w.mayLog = []string{"spool takes no more"}
 	l.Always(&down)
-	random := rand.New(rand.NewChaCha8([32]byte{4}))
-	now := time.Now()
-	fills := map[string][]line{}
-	for _, name := range []string{"fill0", "fill2", "fill5"} { // in one lane
-		var text strings.Builder
-		for k := range 2000 {
-			raw := make([]byte, 6000)
-			for i := range raw {
-				raw[i] = byte(random.Uint32())
-			}
-			o := line{stream: "stdout", text: base64.StdEncoding.EncodeToString(raw), at: now.Add(time.Duration(k))}
-			text.WriteString(crafted(o.text, o.stream, o.at))
-			fills[name] = append(fills[name], o)
-		}
-		w.stopped(name, text.String())
-	}
+	fills := w.incompressible("fill0", "fill2", "fill5") // in one lane
 	a := w.agentTo(l.URL, "spool: {max_bytes: 16MiB, min_free_bytes: 1MiB}", "")
 	a.Start()
 	isFull := func(b map[string]any) bool {
@@ -452,6 +439,56 @@ func TestSpoolFull(t *testing.T) {
 	if (c.nMissing > 0) != (gaps > 0) {
 		t.Errorf("%d lines that Docker had removed are missing, and the agent knows of %v gaps", c.nMissing, gaps)
 	}
+}
+
+// incompressible makes stopped containers with 2,000 lines each that take as much
+// room in the spool as in their logs, 16 MB.
+func (w *world) incompressible(names ...string) map[string][]line {
+	w.t.Helper()
+	random := rand.New(rand.NewChaCha8([32]byte{4}))
+	now := time.Now()
+	all := map[string][]line{}
+	for _, name := range names {
+		var text strings.Builder
+		for k := range 2000 {
+			raw := make([]byte, 6000)
+			for i := range raw {
+				raw[i] = byte(random.Uint32())
+			}
+			o := line{stream: "stdout", text: base64.StdEncoding.EncodeToString(raw), at: now.Add(time.Duration(k))}
+			text.WriteString(crafted(o.text, o.stream, o.at))
+			all[name] = append(all[name], o)
+		}
+		w.stopped(name, text.String())
+	}
+	return all
+}
+
+// TestSpoolDiskFull: the file system of data_dir has no space left in an outage,
+// for the spool nor for the positions. That is said, and nothing is missing.
+func TestSpoolDiskFull(t *testing.T) {
+	w, l := patient(t)
+	w.mayLog = []string{"spool takes no more", "positions cannot be", "spool cannot be written"}
+	l.Always(&down)
+	fills := w.incompressible("fill0")
+	a := w.agentTo(l.URL, "spool: {min_free_bytes: 0}", "")
+	if err := os.MkdirAll(a.DataDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", a.DataDir(), "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(a.DataDir(), unix.MNT_DETACH) })
+	a.Start()
+	w.health(a, 40*time.Second, 503, "unhealthy", func(b map[string]any) bool {
+		return at(b, "spool", "state") == "full" && contains(problems(b), "free space on the file system of data_dir")
+	})
+	l.Always(nil)
+	arrivesOnce(t, l, "fill0", fills["fill0"])
+	w.spool(a, 30*time.Second, "empty", 0)
+	w.health(a, 15*time.Second, 200, "ok", nil)
+	w.drained(a)
+	a.Stop()
 }
 
 // TestSpoolRefusedStream: while the spool is drained the store refuses one
