@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -88,13 +88,6 @@ func (r Record) clean(now func() time.Time) Record {
 	return r
 }
 
-// file is the open file of dead letters. Writes append.
-type file interface {
-	io.WriteCloser
-	Truncate(size int64) error
-	Sync() error
-}
-
 // Options are what a Log may be given.
 type Options struct {
 	Logger     *slog.Logger          // for the operator; nil discards
@@ -103,6 +96,8 @@ type Options struct {
 	// MaxBytes is what all files may have together, about: the oldest is deleted
 	// when it is exceeded. 0 is 256 MiB.
 	MaxBytes int64
+	// Files is another data_dir than the real one of that name, for tests; nil: that one.
+	Files disk.Dir
 }
 
 // Log writes the dead letters. All methods are safe for concurrent use.
@@ -110,13 +105,13 @@ type Log struct {
 	log      *slog.Logger
 	now      func() time.Time
 	m        *metrics
-	dir      string // "": one file without limits, for tests
+	files    disk.Dir // data_dir/dead_letters
 	maxBytes int64
 
 	// mu guards what follows. It is held for a sync too: whether that went well
 	// must be known before anything is written behind it.
 	mu     sync.Mutex
-	f      file // nil when closed
+	f      disk.File // nil when closed
 	size   int64
 	torn   bool // the file ends inside a line
 	buf    bytes.Buffer
@@ -133,37 +128,11 @@ type Log struct {
 // of the path. A record that was half-written when the agent was killed stays,
 // and the next begins on a line of its own.
 func Open(dataDir string, o Options) (*Log, error) {
-	dir := filepath.Join(dataDir, dirName)
-	if err := makeDir(dir); err != nil {
-		return nil, fmt.Errorf("make the directory of dead letters (data_dir must be writable for the agent): %w", err)
+	data, err := o.Files, error(nil)
+	if data == nil {
+		data, err = disk.Make(dataDir)
 	}
-	name := filepath.Join(dir, fileName)
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the dead letters (data_dir must be writable for the agent): %w", err)
-	}
-	st, err := stateOf(f)
-	if err == nil {
-		err = syncDir(dir) // the name must last as long as the records
-	}
-	var l *Log
-	if err == nil {
-		l, err = newLog(f, st, o)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the dead letters %s: %w", name, err), f.Close())
-	}
-	l.dir = dir
-	l.trim()
-	return l, nil
-}
-
-// newLog is Open on any file.
-func newLog(f file, st state, o Options) (*Log, error) {
-	l := &Log{
-		log: o.Logger, now: o.Now, m: newMetrics(), maxBytes: o.MaxBytes,
-		f: f, torn: st.torn, copies: st.copies, began: st.began,
-	}
+	l := &Log{log: o.Logger, now: o.Now, m: newMetrics(), maxBytes: o.MaxBytes}
 	if l.maxBytes <= 0 {
 		l.maxBytes = defaultMaxBytes
 	}
@@ -173,31 +142,61 @@ func newLog(f file, st state, o Options) (*Log, error) {
 	if l.now == nil {
 		l.now = time.Now
 	}
-	l.setSize(st.size)
-	if o.Registerer != nil {
-		if err := l.m.register(o.Registerer); err != nil {
-			return nil, err
-		}
+	if err == nil {
+		l.files, err = data.Sub(dirName)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("make the directory of dead letters (data_dir must be writable for the agent): %w", err)
+	}
+	l.f, err = l.files.Open(fileName, appending|os.O_CREATE)
+	if err != nil {
+		return nil, fmt.Errorf("open the dead letters (data_dir must be writable for the agent): %w", err)
+	}
+	err = l.load()
+	if err == nil {
+		err = l.files.Sync() // the name must last as long as the records
+	}
+	if err == nil && o.Registerer != nil {
+		err = l.m.register(o.Registerer)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the dead letters in %s: %w", filepath.Join(dataDir, dirName), err), l.f.Close())
+	}
+	l.trim()
 	return l, nil
 }
 
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
-}
+// appending is how the file is open.
+const appending = os.O_RDWR | os.O_APPEND
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// load reads the file through once. It decodes only until it has a time: a file
+// may be of some MiB, and the agent wants to start.
+func (l *Log) load() error {
+	err := lines(disk.Reader(l.f), func(line []byte, _ bool) error {
+		// The kind stands near the front of what Append wrote.
+		if bytes.Contains(line[:min(len(line), 100)], []byte(`"kind":"malformed"`)) {
+			l.copies += int64(len(line)) + 1
+		}
+		var r struct{ Time time.Time }
+		if l.began.IsZero() && json.Unmarshal(line, &r) == nil {
+			l.began = r.Time
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	fi, err := l.f.Info()
+	if err != nil || fi.Size == 0 {
+		return err
+	}
+	var last [1]byte
+	if _, err := l.f.ReadAt(last[:], fi.Size-1); err != nil {
+		return err
+	}
+	l.torn = last[0] != '\n'
+	l.setSize(fi.Size)
+	return nil
 }
 
 // Append writes records and syncs them. After an error none of them counts as
@@ -263,9 +262,6 @@ func (l *Log) append(records []Record, sync bool) error {
 		return err
 	}
 	n, err := l.f.Write(b)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
 	if err == nil && sync {
 		err = l.sync()
 	}
@@ -297,7 +293,7 @@ func (l *Log) append(records []Record, sync bool) error {
 // with mu held.
 func (l *Log) sync() error {
 	if l.unsynced {
-		if err := syncDir(l.dir); err != nil {
+		if err := l.files.Sync(); err != nil {
 			return err
 		}
 		l.unsynced = false
@@ -311,10 +307,7 @@ func (l *Log) fileBytes() int64 { return l.maxBytes / filesAtMost }
 // rotate sets the file aside and begins another. If that fails, it is written
 // on, and tried again at the next append. Called with mu held.
 func (l *Log) rotate() {
-	if l.dir == "" {
-		return
-	}
-	f, err := setAside(l.dir)
+	f, err := setAside(l.files)
 	if err != nil {
 		l.m.writeErrors.Inc()
 		if !l.stuck {
@@ -338,7 +331,7 @@ func (l *Log) rotate() {
 // trim deletes the oldest files until all together have no more than maxBytes,
 // and says what is lost by that. Called with mu held, or by Open.
 func (l *Log) trim() {
-	files, err := setAsides(l.dir)
+	files, err := setAsides(l.files)
 	if err != nil {
 		l.log.Warn("the directory of dead letters cannot be read: it grows beyond its limit until it can be", "error", err,
 			"hint", "check the disk of data_dir")
@@ -353,9 +346,9 @@ func (l *Log) trim() {
 		if l.older+l.size <= l.maxBytes {
 			return
 		}
-		lost, err := unsent(l.dir, f.name)
+		lost, err := unsent(l.files, f.name)
 		if err == nil {
-			err = os.Remove(filepath.Join(l.dir, f.name))
+			err = l.files.Remove(f.name)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			l.older -= f.size // somebody has made room

@@ -16,9 +16,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"pgregory.net/rapid"
 )
 
 var t0 = time.Date(2025, 11, 7, 12, 0, 0, 123456789, time.UTC)
@@ -32,53 +32,32 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// memFile is a file in memory on a disk that fails on demand.
-type memFile struct {
-	data                []byte
-	synced              int
-	room                int // bytes that may still be written; < 0 is no limit
-	failSync, failTrunc bool
-	writes              int
-}
+// memPath is where the file lies on a disk in memory.
+const memPath = dirName + "/" + fileName
 
-func (f *memFile) Write(b []byte) (int, error) {
-	f.writes++
-	n := len(b)
-	if f.room >= 0 {
-		n = min(n, f.room)
-		f.room -= n
-	}
-	f.data = append(f.data, b[:n]...)
-	if n < len(b) {
-		return n, syscall.ENOSPC
-	}
-	return n, nil
-}
-
-func (f *memFile) Truncate(size int64) error {
-	if f.failTrunc {
-		return syscall.EIO
-	}
-	f.data = f.data[:size]
-	f.synced = min(f.synced, int(size))
-	return nil
-}
-
-func (f *memFile) Sync() error {
-	if f.failSync {
-		return syscall.EIO
-	}
-	f.synced = len(f.data)
-	return nil
-}
-
-func (f *memFile) Close() error { return nil }
-
-func memLog(t testing.TB, f *memFile, logger *slog.Logger) *Log {
+// openMem opens the dead letters on a disk in memory; the one before is killed.
+func openMem(t testing.TB, d *disktest.Disk, o Options) *Log {
 	t.Helper()
-	l, err := newLog(f, state{size: int64(len(f.data)), torn: len(f.data) > 0 && f.data[len(f.data)-1] != '\n'}, Options{Now: clock, Logger: logger})
+	d.Kill()
+	o.Files = d.Mount()
+	if o.Now == nil {
+		o.Now = clock
+	}
+	l, err := Open("", o)
 	must(t, err)
 	return l
+}
+
+// data gives the bytes of the file in memory.
+func data(d *disktest.Disk) []byte {
+	seen, _ := d.Read(memPath)
+	return seen
+}
+
+// isSynced reports whether all of it is on the disk.
+func isSynced(d *disktest.Disk) bool {
+	seen, synced := d.Read(memPath)
+	return bytes.Equal(seen, synced)
 }
 
 // read gives the records of a file and the number of lines that are none.
@@ -174,35 +153,38 @@ func TestTornLineAtOpen(t *testing.T) {
 
 func TestDiskFails(t *testing.T) {
 	for name, c := range map[string]struct {
-		fail func(f *memFile)
+		fail func(d *disktest.Disk)
 		want error
 		left int // bad lines left behind
 	}{
-		"no room at all":                   {func(f *memFile) { f.room = 0 }, syscall.ENOSPC, 0},
-		"room for half a record":           {func(f *memFile) { f.room = 50 }, syscall.ENOSPC, 0},
-		"sync":                             {func(f *memFile) { f.failSync = true }, syscall.EIO, 0},
-		"half a record, not to be removed": {func(f *memFile) { f.room, f.failTrunc = 50, true }, syscall.ENOSPC, 1},
+		"no room at all":         {func(d *disktest.Disk) { d.Fill(0) }, syscall.ENOSPC, 0},
+		"room for half a record": {func(d *disktest.Disk) { d.Fill(50) }, syscall.ENOSPC, 0},
+		"sync":                   {func(d *disktest.Disk) { d.Fail(disktest.Sync) }, syscall.EIO, 0},
+		"half a record, not to be removed": {func(d *disktest.Disk) {
+			d.Fill(50)
+			d.Fail(disktest.Truncate)
+		}, syscall.ENOSPC, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &memFile{room: -1}
-			l := memLog(t, f, nil)
+			d := disktest.New()
+			l := openMem(t, d, Options{})
 			must(t, l.Append([]Record{refused("one")}))
-			good := string(f.data)
-			c.fail(f)
+			good := string(data(d))
+			c.fail(d)
 			if err := l.Append([]Record{refused("two"), refused("three")}); !errors.Is(err, c.want) {
 				t.Fatalf("error %v, want %v", err, c.want)
 			}
-			if c.left == 0 && string(f.data) != good {
-				t.Fatalf("left behind:\n%s", f.data)
+			if c.left == 0 && string(data(d)) != good {
+				t.Fatalf("left behind:\n%s", data(d))
 			}
-			if testutil.ToFloat64(l.m.total.WithLabelValues("refused")) != 1 || testutil.ToFloat64(l.m.bytes) != float64(len(f.data)) {
+			if testutil.ToFloat64(l.m.total.WithLabelValues("refused")) != 1 || testutil.ToFloat64(l.m.bytes) != float64(len(data(d))) {
 				t.Fatal("counted what was not kept")
 			}
-			f.room, f.failSync, f.failTrunc = -1, false, false
+			d.Heal()
 			must(t, l.Append([]Record{refused("two"), refused("three")}))
-			got, bad := read(f.data)
-			if len(got) != 3 || bad != c.left || string(got[1].Raw) != "two" || string(got[2].Raw) != "three" || f.synced != len(f.data) {
-				t.Fatalf("%d bad lines, synced %d of %d:\n%s", bad, f.synced, len(f.data), f.data)
+			got, bad := read(data(d))
+			if len(got) != 3 || bad != c.left || string(got[1].Raw) != "two" || string(got[2].Raw) != "three" || !isSynced(d) {
+				t.Fatalf("%d bad lines, synced %v:\n%s", bad, isSynced(d), data(d))
 			}
 			if got := testutil.ToFloat64(l.m.writeErrors); got != 1 {
 				t.Fatalf("%v write errors", got)
@@ -214,49 +196,56 @@ func TestDiskFails(t *testing.T) {
 // A batch that was written whole but not synced, nor taken back, is in the file
 // twice after the second try: that is documented, and each is whole.
 func TestSyncFailsAndCannotBeTakenBack(t *testing.T) {
-	f := &memFile{room: -1, failSync: true, failTrunc: true}
-	l := memLog(t, f, nil)
+	d := disktest.New()
+	l := openMem(t, d, Options{})
+	d.Fail(disktest.Sync | disktest.Truncate)
 	if err := l.Append([]Record{refused("one")}); !errors.Is(err, syscall.EIO) {
 		t.Fatal(err)
 	}
-	f.failSync = false
+	d.Heal()
 	must(t, l.Append([]Record{refused("one")}))
-	if got, bad := read(f.data); len(got) != 2 || bad != 0 || bytes.Contains(f.data, []byte("\n\n")) {
-		t.Fatalf("%q", f.data)
+	if got, bad := read(data(d)); len(got) != 2 || bad != 0 || bytes.Contains(data(d), []byte("\n\n")) {
+		t.Fatalf("%q", data(d))
 	}
 }
 
 func TestOneWriteAndSyncOnlyWhenAsked(t *testing.T) {
-	f := &memFile{room: -1}
-	l := memLog(t, f, nil)
+	d := disktest.New()
+	l := openMem(t, d, Options{})
+	before := d.Counts()
+	since := func(writes, syncs int) {
+		t.Helper()
+		if c := d.Counts(); c.Writes-before.Writes != writes || c.Syncs-before.Syncs != syncs {
+			t.Fatalf("%+v, and %+v before", c, before)
+		}
+	}
 	l.AppendUnsynced([]Record{{Kind: Malformed}, {Kind: Malformed}})
 	l.AppendUnsynced(nil)
-	if f.writes != 1 || f.synced != 0 {
-		t.Fatalf("%d writes, %d bytes synced", f.writes, f.synced)
-	}
+	since(1, 0)
 	must(t, l.Append([]Record{refused("a"), refused("b"), {Kind: "of another time"}}))
 	must(t, l.Append(nil))
-	if f.writes != 2 || f.synced != len(f.data) {
-		t.Fatalf("%d writes, %d bytes synced", f.writes, f.synced)
+	since(2, 1)
+	if !isSynced(d) {
+		t.Fatal("not all is synced")
 	}
 }
 
 func TestCopiesNeverFail(t *testing.T) {
-	f := &memFile{room: -1}
+	d := disktest.New()
 	var out bytes.Buffer
-	l := memLog(t, f, slog.New(slog.NewTextHandler(&out, nil)))
+	l := openMem(t, d, Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
 	copies := []Record{{Kind: Malformed, Raw: []byte("x")}, {Kind: Malformed, Raw: []byte("y")}}
-	f.room = 10
+	d.Fill(10)
 	for range 3 {
 		l.AppendUnsynced(copies)
 	}
-	f.room = -1
+	d.Heal()
 	l.AppendUnsynced(copies)
 	if lost := testutil.ToFloat64(l.m.copiesLost); lost != 6 {
 		t.Errorf("%v copies lost, want 6", lost)
 	}
-	if got, bad := read(f.data); len(got) != 2 || bad != 0 {
-		t.Errorf("%q", f.data)
+	if got, bad := read(data(d)); len(got) != 2 || bad != 0 {
+		t.Errorf("%q", data(d))
 	}
 	for _, text := range []string{"cannot be kept", "kept again"} {
 		if n := strings.Count(out.String(), text); n != 1 {
@@ -320,78 +309,6 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// Whatever is appended with whatever faults and restarts between: every record
-// that Append took is in the file once and synced, in order; one that it
-// refused is not there, unless the disk would not take it back.
-func TestModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		f := &memFile{room: -1}
-		var l *Log
-		start := func() {
-			var err error
-			l, err = newLog(f, state{size: int64(len(f.data)), torn: len(f.data) > 0 && f.data[len(f.data)-1] != '\n'}, Options{Now: clock})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		start()
-		var kept []string
-		next, kill, sound := 0, false, true // sound: no fault of Truncate so far
-		t.Repeat(map[string]func(*rapid.T){
-			"append": func(t *rapid.T) {
-				var rs []Record
-				var raws []string
-				for range rapid.IntRange(1, 3).Draw(t, "records") {
-					next++
-					raws = append(raws, fmt.Sprint(next))
-					rs = append(rs, refused(fmt.Sprint(next)))
-				}
-				if l.Append(rs) == nil {
-					kept = append(kept, raws...)
-					if f.synced != len(f.data) {
-						t.Fatal("not synced")
-					}
-				}
-			},
-			"fault": func(t *rapid.T) {
-				f.room = rapid.IntRange(0, 600).Draw(t, "room")
-				f.failSync = rapid.Bool().Draw(t, "sync")
-				f.failTrunc = rapid.Bool().Draw(t, "truncate")
-				sound = sound && !f.failTrunc
-			},
-			"heal": func(*rapid.T) { f.room, f.failSync, f.failTrunc = -1, false, false },
-			"kill": func(t *rapid.T) {
-				if rapid.Bool().Draw(t, "in a write") {
-					f.data = append(f.data, `{"time":"2025-11`...)
-					kill = true
-				}
-				start()
-			},
-			"power loss": func(*rapid.T) {
-				f.data = f.data[:f.synced]
-				start()
-			},
-			"": func(t *rapid.T) {
-				got, bad := read(f.data)
-				if bad > 0 && sound && !kill {
-					t.Fatalf("%d bad lines", bad)
-				}
-				i := 0
-				for _, r := range got {
-					if i < len(kept) && string(r.Raw) == kept[i] {
-						i++
-					} else if sound {
-						t.Fatalf("%q is there and was not kept; kept %q", r.Raw, kept)
-					}
-				}
-				if i < len(kept) {
-					t.Fatalf("%q is not there:\n%s", kept[i], f.data)
-				}
-			},
-		})
-	})
-}
-
 // FuzzRoundTrip: any record is one line of valid JSON that gives it back. Text
 // that is not UTF-8 is mended; the raw line never is.
 func FuzzRoundTrip(f *testing.F) {
@@ -403,15 +320,16 @@ func FuzzRoundTrip(f *testing.F) {
 			Time: time.Unix(now, 7), Kind: Malformed, ContainerID: id, ContainerName: name, Stream: stream,
 			LineTime: time.Unix(at, 9), Reason: reason, Position: position, Raw: raw,
 		}
-		file := &memFile{room: -1}
-		l := memLog(t, file, nil)
+		d := disktest.New()
+		l := openMem(t, d, Options{})
 		must(t, l.Append([]Record{in}))
-		if bytes.Count(file.data, []byte("\n")) != 1 || file.data[len(file.data)-1] != '\n' || !utf8.Valid(file.data) {
-			t.Fatalf("not one line: %q", file.data)
+		text := data(d)
+		if bytes.Count(text, []byte("\n")) != 1 || text[len(text)-1] != '\n' || !utf8.Valid(text) {
+			t.Fatalf("not one line: %q", text)
 		}
-		got, bad := read(file.data)
+		got, bad := read(text)
 		if bad != 0 || len(got) != 1 {
-			t.Fatalf("%q", file.data)
+			t.Fatalf("%q", text)
 		}
 		want := in
 		mend := func(s *string) {

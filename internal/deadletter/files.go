@@ -2,17 +2,16 @@ package deadletter
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
 
 const (
@@ -23,44 +22,6 @@ const (
 	asidePrefix, asideSuffix = "dead_letters-", ".jsonl"
 )
 
-// state is what a writer must know of a file that is there.
-type state struct {
-	size   int64
-	torn   bool      // it ends inside a line
-	copies int64     // bytes of copies, about
-	began  time.Time // time of the first record; zero without any
-}
-
-// stateOf reads a file through once. It decodes only until it has a time: a
-// file may be of some MiB, and the agent wants to start.
-func stateOf(f *os.File) (state, error) {
-	var st state
-	err := lines(f, func(line []byte, _ bool) error {
-		// The kind stands near the front of what Append wrote.
-		if bytes.Contains(line[:min(len(line), 100)], []byte(`"kind":"malformed"`)) {
-			st.copies += int64(len(line)) + 1
-		}
-		var r struct{ Time time.Time }
-		if st.began.IsZero() && json.Unmarshal(line, &r) == nil {
-			st.began = r.Time
-		}
-		return nil
-	})
-	if err != nil {
-		return state{}, err
-	}
-	fi, err := f.Stat()
-	if err != nil || fi.Size() == 0 {
-		return state{}, err
-	}
-	var last [1]byte
-	if _, err := f.ReadAt(last[:], fi.Size()-1); err != nil {
-		return state{}, err
-	}
-	st.size, st.torn = fi.Size(), last[0] != '\n'
-	return st, nil
-}
-
 // aside is a file that was set aside.
 type aside struct {
 	name string
@@ -69,30 +30,23 @@ type aside struct {
 }
 
 // setAsides gives the files that were set aside, oldest first.
-func setAsides(dir string) ([]aside, error) {
-	entries, err := os.ReadDir(dir)
+func setAsides(dir disk.Dir) ([]aside, error) {
+	files, err := dir.List()
 	if err != nil {
 		return nil, err
 	}
 	var all []aside
-	for _, e := range entries {
-		number, ok := strings.CutPrefix(e.Name(), asidePrefix)
+	for _, f := range files {
+		number, ok := strings.CutPrefix(f.Name, asidePrefix)
 		if !ok {
 			continue
 		}
 		number, ok = strings.CutSuffix(number, asideSuffix)
 		n, err := strconv.Atoi(number)
-		if !ok || err != nil || n < 0 || !e.Type().IsRegular() {
+		if !ok || err != nil || n < 0 || f.IsDir {
 			continue
 		}
-		fi, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // gone since
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, aside{e.Name(), n, fi.Size()})
+		all = append(all, aside{f.Name, n, f.Size})
 	}
 	slices.SortFunc(all, func(a, b aside) int { return a.n - b.n })
 	return all, nil
@@ -101,7 +55,7 @@ func setAsides(dir string) ([]aside, error) {
 // setAside gives the file that is written a name of its own, and an empty one
 // in its place, open for appending. The new one is made first: without room for
 // it nothing changes. The directory is not synced.
-func setAside(dir string) (*os.File, error) {
+func setAside(dir disk.Dir) (disk.File, error) {
 	files, err := setAsides(dir)
 	if err != nil {
 		return nil, err
@@ -110,18 +64,17 @@ func setAside(dir string) (*os.File, error) {
 	if len(files) > 0 {
 		n = files[len(files)-1].n + 1
 	}
-	fresh, now := filepath.Join(dir, freshName), filepath.Join(dir, fileName)
-	old := filepath.Join(dir, fmt.Sprintf("%s%08d%s", asidePrefix, n, asideSuffix))
-	f, err := os.OpenFile(fresh, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
+	old := fmt.Sprintf("%s%08d%s", asidePrefix, n, asideSuffix)
+	f, err := dir.Open(freshName, appending|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, err
 	}
 	// Without the old one, somebody has deleted it under the agent.
-	if err := os.Rename(now, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(err, f.Close(), os.Remove(fresh))
+	if err := dir.Rename(fileName, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, f.Close(), dir.Remove(freshName))
 	}
-	if err := os.Rename(fresh, now); err != nil {
-		return nil, errors.Join(err, os.Rename(old, now), f.Close(), os.Remove(fresh))
+	if err := dir.Rename(freshName, fileName); err != nil {
+		return nil, errors.Join(err, dir.Rename(old, fileName), f.Close(), dir.Remove(freshName))
 	}
 	return f, nil
 }

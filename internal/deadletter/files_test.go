@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
+	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 )
@@ -20,15 +22,22 @@ import (
 // found gives the texts of all records, in order.
 func found(t testing.TB, dataDir string) (raws []string) {
 	t.Helper()
-	bad, err := Each(dataDir, func(s *Stored) error {
-		raws = append(raws, string(s.Raw))
-		return nil
-	})
-	must(t, err)
+	raws, bad := foundIn(t, disk.OS(filepath.Join(dataDir, dirName)))
 	if bad > 0 {
 		t.Errorf("%d bad lines", bad)
 	}
 	return raws
+}
+
+// foundIn is found in the directory of the dead letters itself.
+func foundIn(t testing.TB, dir disk.Dir) (raws []string, bad int) {
+	t.Helper()
+	bad, err := EachIn(dir, func(s *Stored) error {
+		raws = append(raws, string(s.Raw))
+		return nil
+	})
+	must(t, err)
+	return raws, bad
 }
 
 // sizes gives the names and the whole size of what lies in dataDir.
@@ -87,7 +96,7 @@ func TestLimit(t *testing.T) {
 	// In files of two: one replayed, the other a copy; then one that was never sent.
 	must(t, l.Append([]Record{refused("0")}))
 	l.AppendUnsynced([]Record{{Kind: Malformed, Raw: []byte("1")}})
-	m, err := openMark(l.dir)
+	m, err := openMark(l.files)
 	must(t, err)
 	_, err = Each(dir, func(s *Stored) error {
 		if string(s.Raw) == "0" {
@@ -156,41 +165,37 @@ func TestLimitAtOpen(t *testing.T) {
 // A flood of malformed lines: no fsync, no write beyond the share of copies, and
 // the refused ones stay. A day later there is a new share.
 func TestFlood(t *testing.T) {
-	dir := t.TempDir()
+	d := disktest.New()
 	now := t0
 	var out bytes.Buffer
-	l, err := Open(dir, Options{Now: func() time.Time { return now }, MaxBytes: 16 * 10_000, Logger: slog.New(slog.NewTextHandler(&out, nil))})
-	must(t, err)
-	spy := &countingFile{file: l.f}
-	l.f = spy
+	o := Options{Now: func() time.Time { return now }, MaxBytes: 16 * 10_000, Logger: slog.New(slog.NewTextHandler(&out, nil))}
+	l := openMem(t, d, o)
 	copies := []Record{{Kind: Malformed, Raw: bytes.Repeat([]byte("x"), 100)}}
 	must(t, l.Append([]Record{refused("kept")}))
+	before := d.Counts()
 	for range 1000 {
 		l.AppendUnsynced(copies)
 	}
-	if spy.syncs != 1 || l.size > 5000+500 || l.size < 5000 {
-		t.Errorf("%d syncs, %d bytes", spy.syncs, l.size)
+	if after := d.Counts(); after.Syncs != before.Syncs || l.size > 5000+500 || l.size < 5000 {
+		t.Errorf("%+v, before %+v, %d bytes", after, before, l.size)
 	}
-	kept := len(found(t, dir)) - 1
-	if lost := int(testutil.ToFloat64(l.m.copiesLost)); kept == 0 || kept+lost != 1000 {
-		t.Errorf("%d copies kept, %d counted as lost", kept, lost)
+	raws, _ := foundIn(t, l.files)
+	if lost := int(testutil.ToFloat64(l.m.copiesLost)); len(raws) == 1 || len(raws)-1+lost != 1000 {
+		t.Errorf("%d copies kept, %d counted as lost", len(raws)-1, lost)
 	}
 	must(t, l.Append([]Record{refused("kept, too")}))
 
 	// A restart does not renew the share; a day does.
 	must(t, l.Close())
-	l, err = Open(dir, Options{Now: func() time.Time { return now }, MaxBytes: 16 * 10_000, Logger: slog.New(slog.NewTextHandler(&out, nil))})
-	must(t, err)
-	defer l.Close()
-	before := l.size
-	if l.AppendUnsynced(copies); l.size != before {
+	l = openMem(t, d, o)
+	size := l.size
+	if l.AppendUnsynced(copies); l.size != size {
 		t.Error("a restart has renewed the share")
 	}
 	now = now.Add(copiesFor)
 	l.AppendUnsynced(copies)
-	names, _ := sizes(t, dir)
-	if len(names) != 2 || l.size == 0 || l.size > before {
-		t.Errorf("files %q, the present one has %d bytes", names, l.size)
+	if files, err := l.files.List(); err != nil || len(files) != 2 || l.size == 0 || l.size > size {
+		t.Errorf("files %+v, %v, the present one has %d bytes", files, err, l.size)
 	}
 	if n := strings.Count(out.String(), "cannot be kept"); n != 2 || !strings.Contains(out.String(), "have their share") || strings.Count(out.String(), "kept again") != 1 {
 		t.Errorf("logged:\n%s", &out)
@@ -199,42 +204,25 @@ func TestFlood(t *testing.T) {
 
 // A record that a new file's disk would not sync is taken back there, too.
 func TestSyncFailsInANewFile(t *testing.T) {
-	dir := t.TempDir()
-	l, err := Open(dir, Options{Now: clock, MaxBytes: 16 * 100})
-	must(t, err)
-	defer l.Close()
-	must(t, l.Append([]Record{refused("0")}))
-	must(t, l.Append([]Record{refused("1")}))
-	if names, _ := sizes(t, dir); len(names) != 2 {
-		t.Fatalf("files %q", names)
+	for _, op := range []disktest.Op{disktest.Sync, disktest.SyncDir} {
+		d := disktest.New()
+		l := openMem(t, d, Options{MaxBytes: 16 * 100})
+		must(t, l.Append([]Record{refused("0")}))
+		l.rotate()
+		d.Fail(op)
+		if l.Append([]Record{refused("1")}) == nil {
+			t.Fatal("no error")
+		}
+		if files, err := l.files.List(); err != nil || len(files) != 2 || len(data(d)) > 0 {
+			t.Fatalf("files %+v, %v", files, err)
+		}
+		d.Heal()
+		must(t, l.Append([]Record{refused("1")}))
+		d.PowerLoss(func(string, int) int { return 0 })
+		if got, bad := foundIn(t, openMem(t, d, Options{}).files); bad > 0 || !slices.Equal(got, numbers(0, 2)) {
+			t.Errorf("%d bad lines, records %q", bad, got)
+		}
 	}
-	l.maxBytes = 1 << 20
-	good := l.f
-	l.f = badSync{good}
-	if l.Append([]Record{refused("2")}) == nil {
-		t.Fatal("no error")
-	}
-	l.f = good
-	must(t, l.Append([]Record{refused("2")}))
-	data, err := os.ReadFile(filepath.Join(l.dir, fileName))
-	must(t, err)
-	if got := found(t, dir); !slices.Equal(got, numbers(0, 3)) || bytes.IndexByte(data, 0) >= 0 {
-		t.Errorf("records %q in\n%q", got, data)
-	}
-}
-
-type badSync struct{ file }
-
-func (badSync) Sync() error { return errors.New("EIO") }
-
-type countingFile struct {
-	file
-	syncs int
-}
-
-func (c *countingFile) Sync() error {
-	c.syncs++
-	return c.file.Sync()
 }
 
 // Where no new file can be begun the old one goes on, and nothing is lost.
@@ -244,7 +232,7 @@ func TestSetAsideFails(t *testing.T) {
 	l, err := Open(dir, Options{Now: clock, MaxBytes: 16 * 400, Logger: slog.New(slog.NewTextHandler(&out, nil))})
 	must(t, err)
 	defer l.Close()
-	inTheWay := filepath.Join(l.dir, freshName)
+	inTheWay := filepath.Join(dir, dirName, freshName)
 	must(t, os.Mkdir(inTheWay, 0o700))
 	for i := range 8 {
 		must(t, l.Append([]Record{refused(fmt.Sprint(i))}))
@@ -261,7 +249,7 @@ func TestSetAsideFails(t *testing.T) {
 	for l.size < l.fileBytes() {
 		must(t, l.Append([]Record{refused("gone")}))
 	}
-	must(t, os.Remove(filepath.Join(l.dir, fileName)))
+	must(t, os.Remove(filepath.Join(dir, dirName, fileName)))
 	must(t, l.Append([]Record{refused("9")}))
 	if got := found(t, dir); !slices.Equal(got, append(numbers(0, 8), "9")) { // 8 was in that file
 		t.Errorf("records %q", got)

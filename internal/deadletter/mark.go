@@ -5,11 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
 
 const (
@@ -20,8 +20,8 @@ const (
 
 // readMark gives the records that a replay has sent and the store has taken;
 // none without a mark.
-func readMark(dir string) (map[sum]bool, error) {
-	data, err := os.ReadFile(filepath.Join(dir, markName))
+func readMark(dir disk.Dir) (map[sum]bool, error) {
+	data, err := disk.ReadFile(dir, markName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[sum]bool{}, nil
 	}
@@ -58,42 +58,33 @@ func parseMark(data []byte) (map[sum]bool, error) {
 // mark remembers on disk what a replay has got rid of. One replay at a time has
 // it: it holds a lock, of which the agent knows nothing.
 type mark struct {
-	dir  string
+	dir  disk.Dir
 	done map[sum]bool
-	lock *os.File
-	f    *os.File
+	lock io.Closer
+	f    disk.File
 	buf  []byte
 }
 
-var errReplaying = errors.New("another replay of these dead letters is under way: wait for its end")
-
 // openMark locks the dead letters against another replay and makes sure that
 // what is sent can be remembered. Close it.
-func openMark(dir string) (*mark, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+func openMark(dir disk.Dir) (*mark, error) {
+	lock, err := dir.Lock(lockName)
+	var locked *disk.LockedError
+	if errors.As(err, &locked) {
+		return nil, fmt.Errorf("another replay of these dead letters is under way, wait for its end: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the dead letters against another replay (run it as the agent's user or root): %w", err)
 	}
 	m := &mark{dir: dir, lock: lock}
-	if err := m.open(); err != nil {
+	if m.done, err = readMark(dir); err == nil {
+		err = m.write(m.done) // anew, so that it ends with a line end
+	}
+	if err != nil {
 		_ = m.close() // nothing was written
 		return nil, err
 	}
 	return m, nil
-}
-
-func (m *mark) open() error {
-	err := unix.Flock(int(m.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errReplaying
-	}
-	if err != nil {
-		return fmt.Errorf("lock the dead letters against another replay: %w", err)
-	}
-	if m.done, err = readMark(m.dir); err != nil {
-		return err
-	}
-	return m.write(m.done) // anew, so that it ends with a line end
 }
 
 // add remembers records, for good when it returns nil.
@@ -136,18 +127,18 @@ func (m *mark) write(done map[sum]bool) error {
 	for s := range done {
 		buf = append(hex.AppendEncode(buf, s[:]), '\n')
 	}
-	name := filepath.Join(m.dir, markName)
-	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_TRUNC, 0o600)
+	const temp = markName + ".tmp"
+	f, err := m.dir.Open(temp, appending|os.O_CREATE|os.O_TRUNC)
 	if err == nil {
 		_, err = f.Write(buf)
 		if err == nil {
 			err = f.Sync()
 		}
 		if err == nil {
-			err = os.Rename(f.Name(), name)
+			err = m.dir.Rename(temp, markName)
 		}
 		if err == nil {
-			err = syncDir(m.dir)
+			err = m.dir.Sync()
 		}
 		if err != nil {
 			_ = f.Close() // of no use

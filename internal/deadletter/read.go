@@ -12,12 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
 
 // Stored is a record as it was found.
 type Stored struct {
 	Record
-	// Line is the record as it stands in its file, without the line end. It is
+	// Line is the record as it stands in its file, without what is around it. It is
 	// good until the function that was given it returns.
 	Line []byte
 	// Replayed is set when a replay has sent the record and the store took it.
@@ -65,7 +67,11 @@ func Each(dataDir string, f func(*Stored) error) (bad int, err error) {
 	if _, err := os.Stat(dataDir); err != nil {
 		return 0, fmt.Errorf("read the dead letters (is it the agent's data_dir?): %w", err)
 	}
-	dir := filepath.Join(dataDir, dirName)
+	return EachIn(disk.OS(filepath.Join(dataDir, dirName)), f)
+}
+
+// EachIn is Each in the directory of the dead letters itself.
+func EachIn(dir disk.Dir, f func(*Stored) error) (bad int, err error) {
 	done, err := readMark(dir)
 	if err != nil {
 		return 0, err
@@ -74,7 +80,7 @@ func Each(dataDir string, f func(*Stored) error) (bad int, err error) {
 }
 
 // each is Each with the records that were replayed.
-func each(dir string, done map[sum]bool, f func(*Stored) error) (bad int, err error) {
+func each(dir disk.Dir, done map[sum]bool, f func(*Stored) error) (bad int, err error) {
 	var failed error // f's own
 	count := func(n int, err error) error {
 		bad += n
@@ -89,7 +95,7 @@ func each(dir string, done map[sum]bool, f func(*Stored) error) (bad int, err er
 	}
 	// The file that is written is opened first: should it be set aside now, it
 	// is found once, under either name.
-	current, err := os.Open(filepath.Join(dir, fileName))
+	current, err := dir.Open(fileName, os.O_RDONLY)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, count(0, err)
 	}
@@ -101,7 +107,7 @@ func each(dir string, done map[sum]bool, f func(*Stored) error) (bad int, err er
 		return 0, count(0, err)
 	}
 	for _, a := range files {
-		file, err := os.Open(filepath.Join(dir, a.name))
+		file, err := dir.Open(a.name, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the agent has made room
 		}
@@ -126,15 +132,18 @@ func each(dir string, done map[sum]bool, f func(*Stored) error) (bad int, err er
 	return bad + n, count(0, err)
 }
 
-func same(a, b *os.File) bool {
-	x, err := a.Stat()
-	y, err2 := b.Stat()
-	return err == nil && err2 == nil && os.SameFile(x, y)
+func same(a, b disk.File) bool {
+	x, err := a.Info()
+	y, err2 := b.Info()
+	return err == nil && err2 == nil && x.Inode == y.Inode
 }
 
 // records calls f with each record of a file.
-func records(file *os.File, done map[sum]bool, f func(*Stored) error) (bad int, err error) {
-	err = lines(file, func(line []byte, ended bool) error {
+func records(file disk.File, done map[sum]bool, f func(*Stored) error) (bad int, err error) {
+	err = lines(disk.Reader(file), func(line []byte, ended bool) error {
+		// JSON has no NULs. They are what a power loss leaves of a write that was never
+		// synced, line end and all; what follows was synced.
+		line = line[bytes.LastIndexByte(line, 0)+1:]
 		if len(bytes.TrimSpace(line)) == 0 {
 			return nil
 		}
@@ -156,8 +165,8 @@ func records(file *os.File, done map[sum]bool, f func(*Stored) error) (bad int, 
 
 // unsent counts, by kind, the records of a file that nobody else has: neither
 // copies nor replayed. What cannot be read of it is not counted.
-func unsent(dir, name string) (map[Kind]int, error) {
-	file, err := os.Open(filepath.Join(dir, name))
+func unsent(dir disk.Dir, name string) (map[Kind]int, error) {
+	file, err := dir.Open(name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/log-capturer/log_capturer/internal/entry"
 )
 
@@ -89,10 +90,11 @@ func Replay(ctx context.Context, dataDir string, o ReplayOptions) (Replayed, err
 	if _, err := os.Stat(dataDir); err != nil {
 		return Replayed{}, fmt.Errorf("replay dead letters (is it the agent's data_dir?): %w", err)
 	}
-	dir := filepath.Join(dataDir, dirName)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(dataDir, dirName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return Replayed{}, nil // never any
 	}
+	dir := disk.OS(path)
 	r := replay{o: o, seen: map[sum]bool{}, sources: map[string]*entry.Source{}, refused: map[Refusal]int{}}
 	if o.DryRun {
 		done, err := readMark(dir)

@@ -16,6 +16,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/log-capturer/log_capturer/internal/entry"
 )
 
@@ -368,7 +369,7 @@ func TestReplayOnceAtATime(t *testing.T) {
 	var second error
 	s := fakeSink{after: func(int) { _, second = Replay(t.Context(), dir, ReplayOptions{}) }}
 	replayTo(t, dir, &s, ReplayOptions{})
-	if !errors.Is(second, errReplaying) {
+	if locked := new(disk.LockedError); !errors.As(second, &locked) || locked.PID != os.Getpid() {
 		t.Errorf("the second: %v", second)
 	}
 }
@@ -397,7 +398,7 @@ func TestReplayCannotRemember(t *testing.T) {
 		t.Errorf("%v after %d pushes", err, s.pushes)
 	}
 	must(t, os.Remove(inTheWay))
-	m, err := openMark(filepath.Join(dir, dirName))
+	m, err := openMark(disk.OS(filepath.Join(dir, dirName)))
 	must(t, err)
 	must(t, m.f.Close())
 	if err := m.add([]sum{{1}}); err == nil || !strings.Contains(err.Error(), "may be sent again") {
@@ -435,7 +436,7 @@ func FuzzMark(f *testing.F) {
 	f.Add([]byte(markHeader[:7]))
 	f.Add([]byte(""))
 	f.Add([]byte(markHeader + "\nzz112233445566778899aabbccddeeff\n00112233445566778899AABBCCDDEEFF"))
-	dir := f.TempDir()
+	dir := disk.OS(f.TempDir())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		done, err := parseMark(data)
 		if err != nil {

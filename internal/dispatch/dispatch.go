@@ -84,6 +84,9 @@ type Config struct {
 	// Wake, unless nil, is called when a source is no longer held (its Held is
 	// false already). It must not block.
 	Wake func(*entry.Source)
+	// Random, unless nil, gives the numbers in [0,1) for the jitter of pauses, in
+	// the place of chance. It is safe for concurrent use.
+	Random func() float64
 
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil: nobody does.
@@ -106,6 +109,9 @@ func (c Config) withDefaults() Config {
 	c.BatchWait = max(c.BatchWait, 0)
 	if c.Wake == nil {
 		c.Wake = func(*entry.Source) {}
+	}
+	if c.Random == nil {
+		c.Random = rand.Float64
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -137,7 +143,7 @@ func New(cfg Config) *Dispatcher {
 		cfg:          cfg,
 		metrics:      newMetrics(),
 		drained:      make(chan struct{}, 1),
-		random:       rand.Float64,
+		random:       cfg.Random,
 		storeTrouble: newTrouble(cfg.Lanes, 0),
 		heldTrouble:  newTrouble(cfg.Lanes, repeatEvery),
 		ackTrouble:   newTrouble(cfg.Lanes, 0),
@@ -287,6 +293,8 @@ type LaneHealth struct {
 	FailingSince time.Time
 	LastError    string
 	Config       bool
+	// Slow: the store takes long, so that lines go by way of the spool.
+	Slow bool
 	// PendingBytes wait or are being sent. OldestPending is for how long the
 	// oldest of them, or of what is parked, has been in the lane; 0: nothing is.
 	PendingBytes  int
@@ -314,6 +322,9 @@ func (d *Dispatcher) Health() []LaneHealth {
 	if d.spooling != nil {
 		for i, h := range d.spooling.back.Health() {
 			all[i%len(all)] = all[i%len(all)].with(h)
+		}
+		for i := range all {
+			all[i].Slow = d.spooling.lanes[i].isSlow()
 		}
 	}
 	return all

@@ -904,7 +904,7 @@ log_capturer_logs_processed_total{method="streaming",result="spooled"} 0
 			"log_capturer_file_monitor_latency_seconds", "log_capturer_logs_processed_total"); err != nil {
 			t.Error(err)
 		}
-		if n, err := testutil.GatherAndCount(reg); err != nil || n != 8+1+3+1+5 {
+		if n, err := testutil.GatherAndCount(reg); err != nil || n != 8+1+3+1+6 {
 			t.Errorf("%d metrics, %v", n, err)
 		}
 		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {

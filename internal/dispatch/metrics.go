@@ -87,8 +87,8 @@ func (m *metrics) register(r prometheus.Registerer, d *Dispatcher) {
 
 // collector gives what is counted by lane: the latency, and the lanes' state.
 type collector struct {
-	d                                               *Dispatcher
-	latency, pending, oldest, parked, held, failing *prometheus.Desc
+	d                                                     *Dispatcher
+	latency, pending, oldest, parked, held, failing, slow *prometheus.Desc
 }
 
 func newCollector(d *Dispatcher) *collector {
@@ -107,11 +107,13 @@ func newCollector(d *Dispatcher) *collector {
 			"Streams that the store refuses for now.", lane, nil),
 		failing: prometheus.NewDesc("log_capturer_dispatch_failing",
 			"1 while the store fails for a lane.", lane, nil),
+		slow: prometheus.NewDesc("log_capturer_dispatch_slow",
+			"1 while lines of a lane go by way of the spool because the store takes long to answer.", lane, nil),
 	}
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.latency, c.pending, c.oldest, c.parked, c.held, c.failing} {
+	for _, d := range []*prometheus.Desc{c.latency, c.pending, c.oldest, c.parked, c.held, c.failing, c.slow} {
 		ch <- d
 	}
 }
@@ -123,15 +125,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge := func(desc *prometheus.Desc, v float64) {
 			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, lane)
 		}
-		failing := 0.0
-		if !h.FailingSince.IsZero() {
-			failing = 1
+		flag := func(desc *prometheus.Desc, on bool) {
+			v := 0.0
+			if on {
+				v = 1
+			}
+			gauge(desc, v)
 		}
 		gauge(c.pending, float64(h.PendingBytes))
 		gauge(c.oldest, h.OldestPending.Seconds())
 		gauge(c.parked, float64(h.ParkedBytes))
 		gauge(c.held, float64(h.HeldStreams))
-		gauge(c.failing, failing)
+		flag(c.failing, !h.FailingSince.IsZero())
+		flag(c.slow, h.Slow)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -12,17 +13,8 @@ import (
 	"github.com/log-capturer/log_capturer/internal/spool"
 )
 
-const (
-	// spoolAfter is for how long the store may fail before a batch goes to the
-	// spool: the readers must not wait, for rotation does not.
-	spoolAfter = time.Second
-
-	// cutAfter is how long a request may take once the dispatcher is drained.
-	cutAfter = time.Second
-
-	// spoolRetry is the pause after the spool could not be read.
-	spoolRetry = time.Second
-)
+// spoolRetry is the pause after the spool could not be read.
+const spoolRetry = time.Second
 
 // spooling stands between the lanes and the sink. What the store does not take it
 // keeps in the spool, and as long as a lane has anything there, all that follows
@@ -31,7 +23,8 @@ const (
 // refused streams and lines as the first one.
 //
 //	lane --Push--> spooling --------------------------------> Sink
-//	                  |  fails for a second, or there are frames: ^
+//	                  |  fails, or is silent, for a second, or    ^
+//	                  |  is slow, or there are frames             |
 //	                  v                                           |
 //	               spool --Next--> reader --> back: lane ---------+
 //	                  ^                                  |
@@ -44,7 +37,8 @@ const (
 // A stream that the store refuses alone must not hold up the frames behind it:
 // its lines go from there to a second queue of the lane, the side, which is
 // drained by itself. As long as a stream has lines there, what comes of it in
-// frames follows, and what comes from readers is refused: they are held.
+// frames follows, and what comes from readers is refused: they are held. Only what
+// cannot be read again, or stays behind when the agent stops, follows from there, too.
 type spooling struct {
 	sink  Sink
 	d     *Dispatcher // whose sink this is
@@ -58,7 +52,7 @@ type spooling struct {
 	// its parts are done.
 	parts    map[uint64]*frame
 	lastPart uint64
-	hurried  bool // the dispatcher is being drained
+	hurried  time.Time // since when the dispatcher is being drained; zero: it is not
 }
 
 // frame is one that is on its way.
@@ -66,8 +60,7 @@ type frame struct {
 	lane *spoolLane
 	seq  uint64
 	left int // parts that are not done
-	// streams are those that it has lines of, if it is of the side and that is
-	// counted.
+	// streams are those that it has lines of, if it is of the side.
 	streams []string
 }
 
@@ -92,14 +85,15 @@ type spoolLane struct {
 	decoder entry.Decoder
 	scratch entry.Batch
 
-	mu  sync.Mutex
-	cut func() // cancels the request in flight
+	// known is closed once aside tells of all that is in the side; one channel for a lane
+	// and its side. Until then nothing is sent, nor read from the queues.
+	known chan struct{}
+
+	mu   sync.Mutex
+	pace pace
 	// aside counts the frames in the side by the streams of the store, by their
-	// labels, that have lines in them. foreign: there are frames of an earlier run
-	// as well. Of these the streams are not known until the store refuses them
-	// again: what it takes of them now comes before.
-	aside   map[string]int
-	foreign bool
+	// labels, that have lines in them.
+	aside map[string]int
 }
 
 // SpoolLanes is the number of lanes that the spool of a dispatcher has.
@@ -123,13 +117,18 @@ func newSpooling(d *Dispatcher) *spooling {
 	for i := range back.Lanes {
 		s.lanes = append(s.lanes, &spoolLane{
 			index: i, queue: cfg.Spool.Lane(i), appended: make(chan struct{}, 1),
-			decoder: entry.Decoder{Lane: i, Stats: cfg.Stats}, aside: make(map[string]int),
+			decoder: entry.Decoder{Lane: i, Stats: cfg.Stats}, known: make(chan struct{}), aside: make(map[string]int),
 		})
 	}
 	for i, l := range s.lanes[:cfg.Lanes] {
 		l.side = s.lanes[cfg.Lanes+i]
 		l.side.main = l
-		l.foreign = !l.side.queue.Empty()
+		l.side.known = l.known
+	}
+	for _, l := range s.lanes {
+		if l.main == nil && (l.side == nil || l.side.queue.Empty()) {
+			close(l.known)
+		}
 	}
 	return s
 }
@@ -144,58 +143,91 @@ func (s *spooling) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// hurry lets requests end soon, so that what is left can be kept within the grace
-// period.
+// hurry sees to it that what is left can be kept within the grace period: what a
+// request does not bring home now goes to the spool, and soon all goes there
+// without one. A request that is under way has its time all the same.
 func (s *spooling) hurry() {
 	s.mu.Lock()
-	s.hurried = true
-	s.mu.Unlock()
-	for _, l := range s.lanes {
-		time.AfterFunc(cutAfter, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.cut != nil {
-				l.cut()
-			}
-		})
+	defer s.mu.Unlock()
+	s.hurried = time.Now()
+}
+
+// inHurry reports whether the dispatcher is being drained, and whether so long that
+// no more requests are begun.
+func (s *spooling) inHurry() (hurry, late bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hurry = !s.hurried.IsZero()
+	return hurry, hurry && time.Since(s.hurried) >= spoolAfter
+}
+
+// passage gives what the way of a batch depends on.
+func (s *spooling) passage(l *spoolLane, b *entry.Batch) (p passage) {
+	// First of all: once nothing comes from the queue only the lane's sender can
+	// fill it, and what its last frame has put aside is known.
+	p.empty = l.queue.Empty()
+	p.known = l.isKnown()
+	p.slow = l.isSlow()
+	p.unlinked = unlinked(b, entry.PartPending)
+	p.draining, p.late = s.inHurry()
+	if !l.failing.IsZero() {
+		p.failing = time.Since(l.failing)
+	}
+	return p
+}
+
+func (l *spoolLane) isSlow() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pace.slow
+}
+
+func (l *spoolLane) isKnown() bool {
+	select {
+	case <-l.known:
+		return true
+	default:
+		return false
 	}
 }
 
-func (s *spooling) inHurry() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.hurried
+// unlinked reports whether parts in a state have lines that are in no file with a name.
+func unlinked(b *entry.Batch, in entry.PartState) bool {
+	for i := range b.Sections {
+		sec := &b.Sections[i]
+		if slices.Contains(sec.State[:], in) && sec.Source.Unlinked.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // Push is Sink: it sends the batch, or keeps it. What is kept is PartKept, and
 // the outcome says so.
 func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	l := s.lanes[b.Sections[0].Source.Lane]
-	// First of all: once nothing comes from the queue only this goroutine can
-	// fill it, and what its last frame has put aside is known.
-	direct, hurry := l.queue.Empty(), s.inHurry()
+	p := s.passage(l, b)
+	w := p.way()
 	var kept entry.Outcome
-	// In a hurry nothing passes by what is in the queue to get aside.
-	if (direct || !hurry) && l.divert(b) {
+	if w.divert && l.divert(b) {
 		kept.Err = errAside
-		kept.Kept = hurry && s.putHeldAside(l, b)
+		kept.Kept = s.hurryAside(l, b)
 		if !b.Pending() {
 			return kept
 		}
 	}
-	if !direct {
-		if err := s.keep(l, b, entry.PartPending); err != nil {
+	if w.spool {
+		err := s.keep(l, b, entry.PartPending)
+		if err == nil {
+			kept.Kept = true
+			return kept
+		}
+		if !w.store {
 			return entry.Outcome{Err: cmp.Or(kept.Err, err)}
 		}
-		kept.Kept = true
-		return kept
 	}
-	began := time.Now()
-	out := s.send(ctx, l, b, progress)
-	if l.unknown() {
-		l.putAside(held(b)) // it may have older lines there
-	}
-	if s.inHurry() && s.putHeldAside(l, b) {
+	out, asked := s.attempt(ctx, l, b, progress, p)
+	if s.hurryAside(l, b) {
 		out.Kept = true
 	}
 	out.Err = cmp.Or(out.Err, kept.Err)
@@ -204,12 +236,9 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 		return out
 	}
 	if l.failing.IsZero() {
-		l.failing = began
+		l.failing = asked
 	}
-	// To ask again within the second makes sense only if the store may have
-	// changed its mind.
-	again := !out.Config && out.RetryAfter < spoolAfter && time.Since(l.failing) < spoolAfter
-	if ctx.Err() != nil || again && !s.inHurry() {
+	if p = s.passage(l, b); ctx.Err() != nil || !p.keeps(out) {
 		return out
 	}
 	say := s.begun.begin(l.index, false, time.Now())
@@ -217,12 +246,20 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 		s.begun.end(l.index, time.Now())
 		return out // which is the better reason; the spool has told its own
 	}
+	s.d.metrics.failed.Inc()
 	if say {
 		s.d.cfg.Logger.Warn("log store does not take lines for long: what is read goes to the spool", "error", reason(out))
 	}
 	l.failing = time.Time{}
 	out.Kept = true
 	return out
+}
+
+// hurryAside moves the parts that are held to the side, if they cannot wait in
+// memory, and reports whether it has.
+func (s *spooling) hurryAside(l *spoolLane, b *entry.Batch) bool {
+	hurry, _ := s.inHurry()
+	return (hurry || unlinked(b, entry.PartHeld)) && s.putHeldAside(l, b, l.side.queue.Append)
 }
 
 // errAside is why lines of a stream are held back.
@@ -233,10 +270,6 @@ var errAside = errors.New("older lines of this stream wait in the spool, since t
 func (l *spoolLane) divert(b *entry.Batch) (found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.foreign && l.side.queue.Empty() {
-		clear(l.aside)
-		l.foreign = false
-	}
 	if len(l.aside) == 0 {
 		return false
 	}
@@ -255,7 +288,7 @@ func (l *spoolLane) divert(b *entry.Batch) (found bool) {
 	return found
 }
 
-// putAside notes streams of which a frame is in the side.
+// putAside notes streams before a frame of theirs goes to the side.
 func (l *spoolLane) putAside(streams []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -264,34 +297,23 @@ func (l *spoolLane) putAside(streams []string) {
 	}
 }
 
-// takeBack notes that a frame of the side is done with. It may be told before the
-// frame is noted.
+// takeBack notes that a frame is not in the side any more.
 func (l *spoolLane) takeBack(streams []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, labels := range streams {
-		if l.aside[labels]--; l.aside[labels] == 0 {
+		if l.aside[labels]--; l.aside[labels] <= 0 { // below: it could not be read at the start
 			delete(l.aside, labels)
 		}
 	}
 }
 
-// unknown reports whether the side may hold lines of an earlier run.
-func (l *spoolLane) unknown() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.foreign
-}
-
-// held gives the streams of which parts are held, each once.
-func held(b *entry.Batch) []string { return streamsIn(b, entry.PartHeld) }
-
-// streamsIn gives the streams of which parts are in a state, each once.
+// streamsIn gives the streams, each once, of which lines are in parts in a state.
 func streamsIn(b *entry.Batch, in entry.PartState) (streams []string) {
 	for i := range b.Sections {
 		sec := &b.Sections[i]
 		for c, state := range sec.State {
-			if state != in {
+			if state != in || refusedLines(b, sec, entry.Class(c)) == int(sec.Lines[c]) {
 				continue
 			}
 			if labels := sec.Source.Labels[c].String(); !slices.Contains(streams, labels) {
@@ -314,48 +336,84 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	l.divert(b)
 	var out entry.Outcome
 	if b.Pending() {
-		out = s.sink.Push(ctx, b, progress)
+		out, _ = s.attempt(ctx, l, b, progress, passage{})
 	}
 	out.Err = cmp.Or(out.Err, errAside) // of use only if anything is left
-	if ctx.Err() == nil && s.putHeldAside(l, b) {
+	// It leaves the queue for that, so there is room for it when there is none.
+	if ctx.Err() == nil && s.putHeldAside(l, b, l.side.queue.AppendReserved) {
 		out.Kept = true
 	}
 	return out
 }
 
-// putHeldAside moves the parts that are held to the side, and reports whether it
+// putHeldAside writes the parts that are held to the side, and reports whether it
 // has.
-func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch) bool {
-	streams := held(b)
-	if len(streams) == 0 || s.keep(l.side, b, entry.PartHeld) != nil {
+func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch, write func(...spool.Frame) error) bool {
+	streams := streamsIn(b, entry.PartHeld)
+	if len(streams) == 0 {
 		return false
 	}
 	l.putAside(streams)
+	if s.write(l.side, b, entry.PartHeld, write) != nil {
+		l.takeBack(streams)
+		return false
+	}
 	return true
 }
 
-// send makes one attempt at the sink, a short one if the dispatcher is drained.
-func (s *spooling) send(ctx context.Context, l *spoolLane, b *entry.Batch, progress func(context.Context)) entry.Outcome {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l.mu.Lock()
-	l.cut = cancel
-	l.mu.Unlock()
-	if s.inHurry() {
-		end := time.AfterFunc(cutAfter, cancel)
-		defer end.Stop()
+var (
+	errLate   = errors.New("the agent stops")
+	errSilent = errors.New("the store has not answered in time")
+)
+
+// attempt makes one attempt at the sink, which is cut when the store is silent for
+// longer than the passage has patience. It notes how quick the store was, and gives
+// when the last request began.
+func (s *spooling) attempt(ctx context.Context, l *spoolLane, b *entry.Batch, progress func(context.Context), p passage) (out entry.Outcome, asked time.Time) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	limit := func() time.Duration { return cmp.Or(p.way().patience, math.MaxInt64) }
+	longest := time.Duration(0)
+	asked = time.Now()
+	silence := time.AfterFunc(limit(), func() { cancel(errSilent) })
+	defer silence.Stop()
+	out = s.sink.Push(ctx, b, func(ctx context.Context) {
+		longest = max(longest, time.Since(asked))
+		silence.Stop()
+		progress(ctx)
+		asked = time.Now()
+		p.failing = 0
+		if _, late := s.inHurry(); late && limit() != math.MaxInt64 {
+			cancel(errLate)
+		}
+		silence.Reset(limit())
+	})
+	longest = max(longest, time.Since(asked))
+	switch {
+	case !b.Pending() && longest < quickBelow:
+		s.note(l, pace.quick)
+	case b.Pending() && errors.Is(context.Cause(ctx), errSilent):
+		out.Err = errSilent
+		s.note(l, pace.cut)
 	}
-	defer func() {
-		l.mu.Lock()
-		l.cut = nil
-		l.mu.Unlock()
-	}()
-	return s.sink.Push(ctx, b, progress)
+	return out, asked
 }
 
-// keep writes the parts of a batch that are in a state to the spool, durably, or
-// changes nothing.
+// note brings the pace of a lane up to date.
+func (s *spooling) note(l *spoolLane, change func(pace, time.Time) pace) {
+	l.mu.Lock()
+	l.pace = change(l.pace, time.Now())
+	l.mu.Unlock()
+	s.drained(l)
+}
+
+// keep writes the parts of a batch that are in a state to a lane's queue, durably,
+// or changes nothing.
 func (s *spooling) keep(l *spoolLane, b *entry.Batch, in entry.PartState) error {
+	return s.write(l, b, in, l.queue.Append)
+}
+
+func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write func(...spool.Frame) error) error {
 	l.keeping.Lock()
 	defer l.keeping.Unlock()
 	out, lines, oldest := b.AppendParts(l.out[:0], in)
@@ -363,7 +421,7 @@ func (s *spooling) keep(l *spoolLane, b *entry.Batch, in entry.PartState) error 
 		l.out = out
 	}
 	if lines > 0 {
-		if err := l.queue.Append(spool.Frame{Payload: out, Records: lines, Oldest: oldest}); err != nil {
+		if err := write(spool.Frame{Payload: out, Records: lines, Oldest: oldest}); err != nil {
 			return err
 		}
 		select {
@@ -382,8 +440,34 @@ func (s *spooling) keep(l *spoolLane, b *entry.Batch, in entry.PartState) error 
 	return nil
 }
 
+// findAside learns which streams an earlier run has left lines of in the side. If some
+// of it cannot be read, newer lines of these streams may come before.
+func (s *spooling) findAside(ctx context.Context, l *spoolLane) {
+	decoder := entry.Decoder{Lane: l.index}
+	err := l.side.queue.Scan(func(f spool.Frame) error {
+		if decoder.Decode(&l.scratch, f.Payload) == nil { // else it will be told when its turn comes
+			l.putAside(streamsIn(&l.scratch, entry.PartPending))
+		}
+		return ctx.Err()
+	})
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		s.d.cfg.Logger.Error("spool cannot be read: of streams that wait there newer lines may be sent first", "error", err)
+	}
+	close(l.known)
+}
+
 // read takes frames from the spool to the second dispatcher, oldest first.
 func (s *spooling) read(ctx context.Context, l *spoolLane) {
+	if l.side != nil && !l.isKnown() {
+		s.findAside(ctx, l)
+	}
+	select {
+	case <-l.known:
+	case <-ctx.Done():
+	}
 	for ctx.Err() == nil {
 		f, ok, err := l.queue.Next(l.in[:0])
 		switch {
@@ -430,7 +514,7 @@ func wait(ctx context.Context, d time.Duration, news <-chan struct{}) {
 
 // hand copies a frame's lines behind those of a batch, and numbers its parts.
 func (s *spooling) hand(f *frame, from, to *entry.Batch) {
-	if main := f.lane.main; main != nil && !main.unknown() {
+	if f.lane.main != nil {
 		f.streams = streamsIn(from, entry.PartPending)
 	}
 	first := len(to.Sections)
@@ -485,9 +569,9 @@ func (s *spooling) done(f *frame) {
 	s.drained(f.lane)
 }
 
-// drained tells that a lane's queue is empty, if it is.
+// drained tells that a lane's lines go directly again, if they do.
 func (s *spooling) drained(l *spoolLane) {
-	if !l.queue.Empty() {
+	if l.isSlow() || !l.queue.Empty() {
 		return
 	}
 	if say, lasted := s.begun.end(l.index, time.Now()); say {

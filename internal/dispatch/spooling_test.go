@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -305,22 +306,25 @@ func TestSpoolingRefusals(t *testing.T) {
 	})
 }
 
-// TestModelSpooling lets the store fail and come back, refuse one of two streams,
-// lines come, and the agent be killed, in any order. At the end every line that
-// was acknowledged or sent since has been delivered, each stream's in order but for
-// what a kill has sent twice.
+// TestModelSpooling lets the store fail and come back, hang, be slow, refuse one of two
+// streams, lines come from files with a name or without, and the agent be killed, in any
+// order. As long as the spool has room, nothing waits in memory but what is refused
+// alone; of that what is unlinked does not. While one stream is refused the other arrives, full spool or not.
+// At the end every line that was acknowledged or sent since has been delivered, each
+// stream's in order but for what was sent twice.
 func TestModelSpooling(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		// rapid must not be stopped from within a bubble.
 		steps := make([]spoolingStep, rapid.IntRange(1, 40).Draw(rt, "steps"))
 		for i := range steps {
 			steps[i] = spoolingStep{
-				do: rapid.IntRange(0, 11).Draw(rt, "step"), source: rapid.IntRange(0, 1).Draw(rt, "source"),
+				do: rapid.IntRange(0, 14).Draw(rt, "step"), source: rapid.IntRange(0, 1).Draw(rt, "source"),
 				size: rapid.IntRange(0, 100).Draw(rt, "size"), ms: rapid.IntRange(1, 5000).Draw(rt, "ms"),
 			}
 		}
+		small := rapid.IntRange(0, 3).Draw(rt, "small spool") == 0
 		var failure string
-		synctest.Test(t, func(t *testing.T) { failure = modelSpooling(t, steps) })
+		synctest.Test(t, func(t *testing.T) { failure = modelSpooling(t, steps, small) })
 		if failure != "" {
 			rt.Fatal(failure)
 		}
@@ -329,66 +333,102 @@ func TestModelSpooling(t *testing.T) {
 
 type spoolingStep struct{ do, source, size, ms int }
 
-func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
+// modelStore is the store of the model. It is down, or hangs until its time-out, or
+// takes its time; refuses one stream, or takes one part and fails then.
+type modelStore struct {
+	mu                              sync.Mutex
+	up, hang, slow, refuse, partial bool
+	took                            map[string][]int
+}
+
+func (m *modelStore) push(ctx context.Context, b *entry.Batch, _ func(context.Context)) entry.Outcome {
+	m.mu.Lock()
+	wait, answer := time.Duration(0), !m.hang
+	switch {
+	case m.hang:
+		wait = 10 * time.Second
+	case m.slow:
+		wait = 1500 * time.Millisecond
+	}
+	m.mu.Unlock()
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done(): // it takes them all the same
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.up || !answer {
+		return down(ctx, b)
+	}
+	var out entry.Outcome
+	if m.refuse {
+		setParts(b, entry.PartHeld, func(s *entry.Section, _ entry.Class) bool { return s.Source.Name == "c2" })
+		out.Err = errors.New("429")
+	}
+	taken := false
+	for i := range b.Sections {
+		s := &b.Sections[i]
+		if s.State[entry.ClassStdout] != entry.PartPending {
+			continue
+		}
+		if taken && m.partial {
+			out.Err = errDown
+			break
+		}
+		taken = true
+		for _, l := range b.SectionLines(s) {
+			var n int
+			if _, err := fmt.Sscanf(string(b.Message(&l)), "o:%d", &n); err != nil {
+				n = -1 // is missed
+			}
+			m.took[s.Source.Name] = append(m.took[s.Source.Name], n)
+		}
+		if ctx.Err() == nil {
+			s.State[entry.ClassStdout] = entry.PartAccepted
+		}
+	}
+	out.Err = cmp.Or(out.Err, ctx.Err())
+	return out
+}
+
+func (m *modelStore) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+// distinct is how many lines of a container have come.
+func (m *modelStore) distinct(name string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := map[int]bool{}
+	for _, n := range m.took[name] {
+		seen[n] = true
+	}
+	return len(seen)
+}
+
+func modelSpooling(t *testing.T, steps []spoolingStep, small bool) (failure string) {
 	dir, err := os.MkdirTemp("", "lc")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	var mu sync.Mutex
-	up, refuse, slow := true, false, false
-	took := map[string][]int{}
-	store := func(ctx context.Context, b *entry.Batch, _ func(context.Context)) entry.Outcome {
-		mu.Lock()
-		defer mu.Unlock()
-		if !up {
-			return down(ctx, b)
-		}
-		var out entry.Outcome
-		if refuse {
-			setParts(b, entry.PartHeld, func(s *entry.Section, _ entry.Class) bool { return s.Source.Name == "c2" })
-			out.Err = errors.New("429")
-		}
-		if slow { // it takes one part and fails then
-			left := map[*entry.Section]bool{}
-			for i := range b.Sections {
-				if s := &b.Sections[i]; len(left) > 0 || s.State[entry.ClassStdout] == entry.PartPending {
-					left[s] = len(left) > 0
-				}
-			}
-			setParts(b, entry.PartEmpty, func(s *entry.Section, _ entry.Class) bool { return left[s] })
-			defer func() {
-				for s, wait := range left {
-					if wait && s.State[entry.ClassStdout] == entry.PartEmpty && s.Seq[entry.Stdout] != 0 {
-						s.State[entry.ClassStdout] = entry.PartPending
-					}
-				}
-			}()
-			out.Err = errDown
-		}
-		eachPending(b, func(s *entry.Section, l *entry.Line) {
-			var n int
-			if _, err := fmt.Sscanf(string(b.Message(l)), "o:%d", &n); err != nil {
-				t.Error(err)
-			}
-			took[s.Source.Name] = append(took[s.Source.Name], n)
-		})
-		setParts(b, entry.PartAccepted, all)
-		return out
+	store := &modelStore{up: true, took: map[string][]int{}}
+	maxBytes, lineBytes := int64(0), 1
+	if small { // the least that is cut into segments
+		maxBytes, lineBytes = 1<<20, 600
 	}
 	var sp *spool.Spool
 	var r *rig
 	start := func() {
-		if sp, err = spool.Open(spool.Config{Dir: dir, Lanes: SpoolLanes(1), MinFreeBytes: -1}); err != nil {
+		if sp, err = spool.Open(spool.Config{Dir: dir, Lanes: SpoolLanes(1), MaxBytes: maxBytes, MinFreeBytes: -1}); err != nil {
 			t.Fatal(err)
 		}
-		r = newRigOn(t, Config{Spool: sp, BatchBytes: 200, BatchWait: -1}, store)
+		r = newRigOn(t, Config{Spool: sp, BatchBytes: 200, BatchWait: -1}, store.push)
 	}
-	disorder := false // of the stream that is refused
 	stop := func() {
 		r.stop()
-		// Which streams are aside is not known after a restart.
-		disorder = disorder || !sp.Lane(1).Empty()
 		if err := sp.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -405,9 +445,9 @@ func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
 		r.acked = nil
 	}
 	for _, step := range steps {
+		k := step.source
 		switch step.do {
 		case 0, 1, 2, 3, 4, 5:
-			k := step.source
 			if sources[k].Held.Load() {
 				break
 			}
@@ -417,26 +457,38 @@ func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
 			if err != nil {
 				break // no room
 			}
-			r.fill(b, sources[k], fmt.Sprintf("o:%d %s", written[k], strings.Repeat("x", step.size)))
+			r.fill(b, sources[k], noise(fmt.Sprint(written[k]), step.size*lineBytes))
 			written[k]++
 			r.Submit(0, b)
 		case 6, 7:
-			mu.Lock()
-			up = !up
-			mu.Unlock()
+			store.set(func() { store.up = !store.up })
 		case 8:
-			mu.Lock()
-			if step.source == 0 {
-				refuse = !refuse
+			if k == 0 {
+				store.set(func() { store.refuse = !store.refuse })
 			} else {
-				slow = !slow
+				store.set(func() { store.partial = !store.partial })
 			}
-			mu.Unlock()
 		case 9:
-			passTime(time.Duration(step.ms) * time.Millisecond)
+			if k == 0 {
+				store.set(func() { store.hang = !store.hang })
+			} else {
+				store.set(func() { store.slow = !store.slow })
+			}
 		case 10:
+			passTime(time.Duration(step.ms) * time.Millisecond)
+		case 11, 12:
+			unlinked := sources[k].Unlinked.Load()
 			passTime(20 * time.Second)
-		case 11: // kill
+			count()
+			for j, src := range sources {
+				if !small && acked[j] != written[j] && (!src.Held.Load() || j == k && unlinked) {
+					stop()
+					return fmt.Sprintf("%d lines of %d of c%d are acknowledged after 20 seconds, unlinked: %v", acked[j], written[j], j+1, src.Unlinked.Load())
+				}
+			}
+		case 13:
+			sources[k].Unlinked.Store(!sources[k].Unlinked.Load())
+		case 14: // kill
 			stop()
 			count()
 			written = acked
@@ -444,9 +496,15 @@ func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
 			start()
 		}
 	}
-	mu.Lock()
-	up, refuse, slow = true, false, false
-	mu.Unlock()
+	store.set(func() {
+		store.up, store.hang, store.slow, store.refuse, store.partial = true, false, false, true, false
+	})
+	passTime(3 * time.Minute)
+	if n := store.distinct("c1"); n < written[0] {
+		stop()
+		return fmt.Sprintf("%d lines of %d have arrived while the other stream is refused", n, written[0])
+	}
+	store.set(func() { store.refuse = false })
 	passTime(5 * time.Minute)
 	count()
 	empty := sp.Health().Frames == 0
@@ -456,14 +514,14 @@ func modelSpooling(t *testing.T, steps []spoolingStep) (failure string) {
 	}
 	for k, name := range []string{"c1", "c2"} {
 		seen := map[int]bool{}
-		for _, n := range took[name] {
-			if n > 0 && !seen[n-1] && !(disorder && name == "c2") {
-				return fmt.Sprintf("%s: line %d came before line %d: %v", name, n, n-1, took[name])
+		for _, n := range store.took[name] {
+			if n > 0 && !seen[n-1] {
+				return fmt.Sprintf("%s: line %d came before line %d: %v", name, n, n-1, store.took[name])
 			}
 			seen[n] = true
 		}
 		if len(seen) < written[k] {
-			return fmt.Sprintf("%s: %d lines of %d have arrived: %v", name, len(seen), written[k], took[name])
+			return fmt.Sprintf("%s: %d lines of %d have arrived: %v", name, len(seen), written[k], store.took[name])
 		}
 	}
 	return ""

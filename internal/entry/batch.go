@@ -27,16 +27,28 @@ type Source struct {
 	// Held is set by dispatch while the store refuses a stream of this log
 	// alone: nobody reads the log then. Only dispatch writes it.
 	Held atomic.Bool
+	// Unlinked says that its lines are in a file that has no name any more: nobody
+	// can read them again after a kill. Only its reader's side writes it.
+	Unlinked atomic.Bool
 }
 
-// Stats count one log's lines since the agent started. Safe for concurrent
-// use. Read = Delivered + DeadLettered + lines still on their way.
+// Stats count one log's lines since the agent started, and what was lost of it.
+// Safe for concurrent use. Read = Delivered + DeadLettered + LostLines + lines
+// still on their way.
 type Stats struct {
 	Read         atomic.Int64 // lines appended to a batch
 	Delivered    atomic.Int64 // lines that the store accepted
 	DeadLettered atomic.Int64 // lines that the store refused for good, now in the dead-letter file
 	Malformed    atomic.Int64 // of Read: lines shipped raw
 	ReadBytes    atomic.Int64 // text bytes of Read
+	LostLines    atomic.Int64 // of Read: lines that are neither delivered nor kept anywhere
+	// LostBytes are bytes of log files that the agent had open and could not read
+	// to their ends.
+	LostBytes atomic.Int64
+	// Gaps counts the places where lines are missing that were never seen. The
+	// latest gap lies between GapAfter and GapBefore, times of entries (Unix ns; 0:
+	// not known, or not yet).
+	Gaps, GapAfter, GapBefore atomic.Int64
 }
 
 // Flags mark a line.

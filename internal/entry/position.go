@@ -22,7 +22,8 @@ type FileID struct {
 }
 
 // Position says how far one stream of one log has been delivered. The zero
-// value means that nothing has been.
+// value means that nothing has been; so does one with nothing but a File, which is
+// where reading began.
 //
 // It means the same on both roads: a file is resumed by File and Offset, the
 // Docker API by Time and Ordinal.

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 )
 
@@ -131,16 +133,16 @@ func (m *model) wrote(err error) {
 // crashes between any two steps.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		files := newMemFiles()
+		files := disktest.New()
 		cfg := Config{compactBytes: int64(rapid.SampledFrom([]int{1, 600, 1 << 20}).Draw(t, "compact at"))}
 		m := newModel()
-		setAside := 0
 		reopen := func() *Store {
-			aside := func(string, []byte, time.Time) (string, error) { setAside++; return "copy", nil }
-			s, err := newStore(cfg, files, aside)
+			files.Kill()
+			cfg.Files = files.Mount()
+			s, err := Open(cfg)
 			if err != nil { // it says so, and touches nothing
-				files.heal()
-				if s, err = newStore(cfg, files, aside); err != nil {
+				files.Heal()
+				if s, err = Open(cfg); err != nil {
 					t.Fatalf("open: %v", err)
 				}
 			}
@@ -179,9 +181,8 @@ func TestModel(t *testing.T) {
 		// Where a hole may have swallowed the record of a note, an older one or
 		// none may stand beside the position.
 		adopt := func(powerLoss bool, may func(k string) []state) {
-			before := setAside
 			s = reopen()
-			hole := powerLoss && setAside > before
+			hole := powerLoss && testutil.ToFloat64(s.m.badRecords) > 0
 			if got := s.FirstStart(); !got.Equal(first) {
 				t.Fatalf("first start is %v, was %v", got, first)
 			}
@@ -218,7 +219,8 @@ func TestModel(t *testing.T) {
 				}
 				m.written[k], m.synced[k] = len(m.history[k])-1, 0
 			}
-			m.doubtful, m.cannotCut = false, files.failTrunc || s.Health() != nil
+			ops, _ := files.Failing()
+			m.doubtful, m.cannotCut = false, ops&disktest.Truncate != 0 || s.Health() != nil
 		}
 
 		t.Repeat(map[string]func(*rapid.T){
@@ -312,7 +314,8 @@ func TestModel(t *testing.T) {
 				}
 			},
 			"flush": func(t *rapid.T) {
-				healthy := files.room < 0 && !files.failSync && !files.failRename && !files.failSyncDir && !files.failOpen
+				ops, full := files.Failing()
+				healthy := ops&^disktest.Truncate == 0 && !full
 				if rapid.Bool().Draw(t, "compact") {
 					s.rewrite = 0
 					s.compactAfter = time.Time{}
@@ -321,10 +324,10 @@ func TestModel(t *testing.T) {
 				before := map[string]int{}
 				m.mark(before)
 				if rapid.Bool().Draw(t, "ack during the sync") {
-					files.during = func() { ack(t) }
+					files.DuringSync(func() { ack(t) })
 				}
 				err := s.flush()
-				files.during = nil
+				files.DuringSync(nil)
 				if err != nil && healthy {
 					t.Fatalf("flush on a sound disk: %v", err)
 				}
@@ -338,28 +341,19 @@ func TestModel(t *testing.T) {
 				}
 			},
 			"fault": func(t *rapid.T) {
-				switch rapid.IntRange(0, 5).Draw(t, "fault") {
-				case 0:
-					files.room = rapid.IntRange(0, 300).Draw(t, "room")
-				case 1:
-					files.failTrunc, m.cannotCut = true, true
-				case 2:
-					files.failSync = true
-				case 3:
-					files.failRename = true
-				case 4:
-					files.failSyncDir = true
-				case 5:
-					files.failOpen = true
+				op := rapid.SampledFrom([]disktest.Op{0, disktest.Truncate, disktest.Sync, disktest.Rename, disktest.SyncDir, disktest.Open}).Draw(t, "fault")
+				if op == 0 {
+					files.Fill(int64(rapid.IntRange(0, 300).Draw(t, "room")))
 				}
+				files.Fail(op)
+				m.cannotCut = m.cannotCut || op == disktest.Truncate
 			},
-			"heal": func(t *rapid.T) { files.heal() },
+			"heal": func(*rapid.T) { files.Heal() },
 			"kill": func(t *rapid.T) {
 				couldCut := !m.cannotCut
 				if rapid.Bool().Draw(t, "disk mended") {
-					files.heal()
+					files.Heal()
 				}
-				before := setAside
 				adopt(false, func(k string) []state {
 					h := m.history[k]
 					if m.doubtful { // any record of a failed write may have got through
@@ -367,12 +361,13 @@ func TestModel(t *testing.T) {
 					}
 					return h[m.written[k] : m.written[k]+1]
 				})
-				if couldCut && setAside > before {
+				if couldCut && testutil.ToFloat64(s.m.badRecords) > 0 {
 					t.Fatal("the journal is damaged, though every half-written record could be cut off")
 				}
 			},
 			"power loss": func(t *rapid.T) {
-				files.powerLoss(func(label string, n int) int { return rapid.IntRange(0, n).Draw(t, label) })
+				files.Heal()
+				files.PowerLoss(func(label string, n int) int { return rapid.IntRange(0, n).Draw(t, label) })
 				adopt(true, func(k string) []state { return m.history[k][m.synced[k]:] })
 			},
 			"": func(t *rapid.T) {

@@ -8,7 +8,13 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
+
+// appending is how the journal is open: after Truncate the next write goes to the
+// new end.
+const appending = os.O_WRONLY | os.O_APPEND
 
 // This file is the way from memory to the journal: write, sync, renew.
 
@@ -51,7 +57,7 @@ func (s *Store) write() error {
 		b = r.append(b, false)
 	}
 	s.buf = b
-	n, err := writeAll(s.f, b)
+	n, err := s.f.Write(b)
 	if err != nil {
 		// Half a write must not be joined with the next one. (What of it are
 		// whole records is true and may stay.)
@@ -99,7 +105,7 @@ func (s *Store) note(which *error, err error) {
 		s.log.Info("positions are saved again", "failed_for", s.now().Sub(was.Since).Round(time.Millisecond))
 	case was == nil:
 		s.failing.Store(&SaveError{Since: s.now(), Err: now})
-		s.log.Error("positions cannot be saved: delivery goes on, after a crash lines would be sent twice", "error", now, "hint", hint(now))
+		s.log.Error("positions cannot be saved: delivery goes on, after a crash lines would be sent twice", "error", now, "hint", disk.Hint(now))
 	default:
 		s.failing.Store(&SaveError{Since: was.Since, Err: now})
 	}
@@ -137,7 +143,7 @@ func (s *Store) flush() error {
 			return errors.Join(err, rerr)
 		case rerr != nil:
 			s.compactAfter = s.now().Add(compactRetry)
-			s.log.Warn("positions journal could not be compacted: it grows until that succeeds", "error", rerr, "hint", hint(rerr))
+			s.log.Warn("positions journal could not be compacted: it grows until that succeeds", "error", rerr, "hint", disk.Hint(rerr))
 		}
 	}
 	return s.sync()
@@ -161,7 +167,7 @@ func (s *Store) sync() error {
 		fileErr = f.Sync()
 	}
 	if s.dirUnsynced {
-		dirErr = s.files.SyncDir()
+		dirErr = s.files.Sync()
 		s.dirUnsynced = dirErr != nil
 	}
 	err := errors.Join(fileErr, dirErr)
@@ -200,9 +206,9 @@ func (s *Store) renew() error {
 	s.rewriting, s.delta = true, s.delta[:0]
 	s.mu.Unlock()
 
-	f, err := s.files.OpenFile(tempName, os.O_CREATE|os.O_TRUNC)
+	f, err := s.files.Open(tempName, appending|os.O_CREATE|os.O_TRUNC)
 	if err == nil {
-		if _, err = writeAll(f, snap); err == nil {
+		if _, err = f.Write(snap); err == nil {
 			err = f.Sync()
 		}
 	}
@@ -212,7 +218,7 @@ func (s *Store) renew() error {
 	if err == nil && len(s.delta) > 0 {
 		// It needs no sync before the rename: whatever of it is lost with the
 		// power is newer than the last sync, for only this goroutine syncs.
-		_, err = writeAll(f, s.delta)
+		_, err = f.Write(s.delta)
 	}
 	if err != nil {
 		s.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -39,6 +40,8 @@ var errClosed = errors.New("the positions are closed")
 type Config struct {
 	// Dir is data_dir. It is made if it does not exist.
 	Dir string
+	// Files is another data_dir than the real one of that name, for tests; nil: that one.
+	Files disk.Dir
 	// Logger is for the operator; nil discards.
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil registers none.
@@ -70,7 +73,7 @@ type SaveError struct {
 }
 
 func (e *SaveError) Error() string {
-	return fmt.Sprintf("positions not saved since %s (%s): %v", e.Since.Format(time.RFC3339), hint(e.Err), e.Err)
+	return fmt.Sprintf("positions not saved since %s (%s): %v", e.Since.Format(time.RFC3339), disk.Hint(e.Err), e.Err)
 }
 
 func (e *SaveError) Unwrap() error { return e.Err }
@@ -80,8 +83,9 @@ func (e *SaveError) Unwrap() error { return e.Err }
 type Store struct {
 	log        *slog.Logger
 	now        func() time.Time
-	files      files
-	lock       io.Closer // of data_dir; nil in tests without a directory
+	dir        string // as people know it
+	files      disk.Dir
+	lock       io.Closer // of data_dir
 	m          *metrics
 	firstStart time.Time
 	compactMin int64 // Config.compactBytes or the constant
@@ -106,14 +110,14 @@ type Store struct {
 	// dirty are the records that the journal does not have yet, oldest change
 	// first; a record is in it once.
 	dirty    []*record
-	f        file   // nil when closed
-	size     int64  // of f
-	rewrite  int64  // size from which on the journal is compacted
-	torn     bool   // f ends inside a line
-	unsynced bool   // f has bytes that were not synced
-	suspect  bool   // a sync of f failed: the kernel may have dropped what it had
-	armed    bool   // Run has been woken and has not flushed yet
-	buf      []byte // reused by write
+	f        disk.File // nil when closed
+	size     int64     // of f
+	rewrite  int64     // size from which on the journal is compacted
+	torn     bool      // f ends inside a line
+	unsynced bool      // f has bytes that were not synced
+	suspect  bool      // a sync of f failed: the kernel may have dropped what it had
+	armed    bool      // Run has been woken and has not flushed yet
+	buf      []byte    // reused by write
 	// delta collects what is appended to f while f is being rewritten.
 	rewriting bool
 	delta     []byte
@@ -157,29 +161,39 @@ func (r *record) append(b []byte, all bool) []byte {
 // Open locks data_dir and reads its journal. A journal that is damaged or of
 // another version is set aside, and the agent starts with what could be read.
 func Open(cfg Config) (*Store, error) {
-	lock, err := lockDir(cfg.Dir)
-	if err != nil {
-		return nil, err
+	files := cfg.Files
+	if files == nil {
+		var err error
+		if files, err = disk.Make(cfg.Dir); err != nil {
+			return nil, fmt.Errorf("make data_dir: %w", err)
+		}
 	}
-	files := osFiles{cfg.Dir}
-	s, err := newStore(cfg, files, files.setAside)
+	lock, err := files.Lock(lockName)
+	var locked *disk.LockedError
+	switch {
+	case errors.As(err, &locked):
+		return nil, &LockedError{Dir: cfg.Dir, PID: locked.PID}
+	case err != nil:
+		return nil, fmt.Errorf("lock data_dir (it must be writable for the agent, on a file system with flock): %w", err)
+	}
+	s, err := newStore(cfg, files)
 	if err == nil && cfg.Registerer != nil {
 		if err = s.m.register(cfg.Registerer); err != nil {
 			_ = s.f.Close() // what it holds was synced, or belongs to the run before
 		}
 	}
 	if err != nil {
-		_ = lock.Close() // only read and written for the number in it
+		_ = lock.Close() // nothing was written
 		return nil, err
 	}
 	s.lock = lock
 	return s, nil
 }
 
-// newStore is Open without the lock and on any files.
-func newStore(cfg Config, files files, aside func(kind string, data []byte, now time.Time) (string, error)) (*Store, error) {
+// newStore is Open behind the lock.
+func newStore(cfg Config, files disk.Dir) (*Store, error) {
 	s := &Store{
-		log: cfg.Logger, now: cfg.Now, files: files, m: newMetrics(), compactMin: cmp.Or(cfg.compactBytes, compactBytes),
+		log: cfg.Logger, now: cfg.Now, dir: cfg.Dir, files: files, m: newMetrics(), compactMin: cmp.Or(cfg.compactBytes, compactBytes),
 		wake: make(chan struct{}, 1), keys: make(map[string]*record), live: make(map[uint32]*record),
 	}
 	if s.log == nil {
@@ -188,7 +202,7 @@ func newStore(cfg Config, files files, aside func(kind string, data []byte, now 
 	if s.now == nil {
 		s.now = time.Now
 	}
-	data, err := files.ReadFile(journalName)
+	data, err := disk.ReadFile(files, journalName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the positions (if it cannot be mended, move %s away; lines may then be sent twice): %w", journalName, err)
 	}
@@ -199,7 +213,7 @@ func newStore(cfg Config, files files, aside func(kind string, data []byte, now 
 	var other *VersionError
 	switch {
 	case errors.As(err, &other):
-		name, err := aside("unknown-version", data, s.now())
+		name, err := s.setAside("unknown-version", data)
 		if err != nil {
 			return nil, fmt.Errorf("%w; keep a copy of it (move %s away to start anew): %w", other, journalName, err)
 		}
@@ -211,7 +225,7 @@ func newStore(cfg Config, files files, aside func(kind string, data []byte, now 
 	}
 	s.load(c)
 	if c.bad > 0 {
-		name, err := aside("corrupt", data, s.now())
+		name, err := s.setAside("corrupt", data)
 		attrs := []any{"damaged_records", c.bad, "first", c.firstBad.Error(), "logs_kept", len(s.keys), "copy", name}
 		if err != nil {
 			attrs = append(attrs, "not_copied", err.Error())
@@ -224,7 +238,7 @@ func newStore(cfg Config, files files, aside func(kind string, data []byte, now 
 	if err := s.renew(); err == nil {
 		_ = s.sync() // told by Health, and retried by Run
 	} else if err := s.attach(c, err); err != nil {
-		return nil, fmt.Errorf("open the positions journal (%s): %w", hint(err), err)
+		return nil, fmt.Errorf("open the positions journal (%s): %w", disk.Hint(err), err)
 	}
 	s.log.Info("positions read", "logs", len(s.keys), "journal_bytes", s.size, "first_start", s.firstStart)
 	return s, nil
@@ -261,7 +275,7 @@ func (s *Store) attach(c *contents, why error) (err error) {
 	if c.good+c.torn == 0 {
 		return why
 	}
-	if s.f, err = s.files.OpenFile(journalName, 0); err != nil {
+	if s.f, err = s.files.Open(journalName, appending); err != nil {
 		return errors.Join(why, err)
 	}
 	s.setSize(c.good + c.torn)
@@ -528,11 +542,7 @@ func (s *Store) Close() error {
 	if f == nil {
 		return nil
 	}
-	err = errors.Join(err, f.Close())
-	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
-	}
-	if err != nil {
+	if err = errors.Join(err, f.Close(), s.lock.Close()); err != nil {
 		return fmt.Errorf("save the positions at the end (lines may be sent twice): %w", err)
 	}
 	return nil

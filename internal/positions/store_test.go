@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -51,12 +52,12 @@ func openDir(t testing.TB, dir string, log *slog.Logger) *Store {
 	return s
 }
 
-func openMem(t testing.TB, files *memFiles, log *slog.Logger) *Store {
+// openMem opens a store on a disk in memory; the one before is killed.
+func openMem(t testing.TB, d *disktest.Disk, log *slog.Logger) *Store {
 	t.Helper()
-	s, err := newStore(Config{Now: clock, Logger: log}, files, noAside)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d.Kill()
+	s, err := Open(Config{Files: d.Mount(), Now: clock, Logger: log})
+	must(t, err)
 	return s
 }
 
@@ -90,6 +91,12 @@ func bodies(t testing.TB, data []byte) (out []string) {
 	return out
 }
 
+// journal gives the bytes of the journal.
+func journal(d *disktest.Disk) []byte {
+	data, _ := d.Read(journalName)
+	return data
+}
+
 func sameLines(t testing.TB, got []string, want ...string) {
 	t.Helper()
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
@@ -98,7 +105,7 @@ func sameLines(t testing.TB, got []string, want ...string) {
 }
 
 func TestJournalText(t *testing.T) {
-	files := newMemFiles()
+	files := disktest.New()
 	s := openMem(t, files, nil)
 	a := s.Register("abc", "web@1", [entry.NumStreams]entry.Position{})
 	b := s.Register("b c", "", ends(5, 6))
@@ -107,7 +114,7 @@ func TestJournalText(t *testing.T) {
 	s.Register("abc", "web@2", ends(10, 10))
 	s.Unregister(b)
 	must(t, s.Forget("b c"))
-	sameLines(t, bodies(t, files.names[journalName].data),
+	sameLines(t, bodies(t, journal(files)),
 		"start 2025-11-07T12:00:00.000000123Z",
 		`log abc - - "web@1"`,
 		`log "b c" 7:ab:cd:5:5:1 7:ab:cd:6:6:1 ""`,
@@ -116,7 +123,7 @@ func TestJournalText(t *testing.T) {
 		`del "b c"`)
 
 	s = openMem(t, files, nil) // compacted
-	sameLines(t, bodies(t, files.names[journalName].data),
+	sameLines(t, bodies(t, journal(files)),
 		"start 2025-11-07T12:00:00.000000123Z",
 		`log abc 7:ab:cd:10:10:1 7:ab:cd:10:10:1 "web@2"`)
 	if keys := fmt.Sprint(s.Keys()); keys != "[abc]" {
@@ -125,7 +132,7 @@ func TestJournalText(t *testing.T) {
 }
 
 func TestOneWritePerAck(t *testing.T) {
-	files := newMemFiles()
+	files := disktest.New()
 	s := openMem(t, files, nil)
 	var spans []entry.Span
 	for i := range 50 {
@@ -133,11 +140,11 @@ func TestOneWritePerAck(t *testing.T) {
 		seq := s.Begin(n, ends(1, 1), lines{1, 2})
 		spans = append(spans, entry.Span{Log: n, Stream: entry.Stdout, Seq: seq[0]}, entry.Span{Log: n, Stream: entry.Stderr, Seq: seq[1]})
 	}
-	writes, syncs := files.writes, files.syncs
+	before := files.Counts()
 	must(t, s.Ack(spans))
 	must(t, s.Ack(spans)) // duplicates: nothing to write
-	if files.writes-writes != 1 || files.syncs != syncs {
-		t.Fatalf("%d writes, %d syncs; want 1 and 0", files.writes-writes, files.syncs-syncs)
+	if after := files.Counts(); after.Writes-before.Writes != 1 || after.Syncs != before.Syncs {
+		t.Fatalf("%+v, and before %+v: want one write more", after, before)
 	}
 	check(t, s, "log49", 1, 1)
 	if s.inFlight != 0 {
@@ -146,7 +153,7 @@ func TestOneWritePerAck(t *testing.T) {
 }
 
 func TestIgnoredAcks(t *testing.T) {
-	s := openMem(t, newMemFiles(), nil)
+	s := openMem(t, disktest.New(), nil)
 	n := s.Register("a", "", ends(0, 0))
 	seq := s.Begin(n, ends(1, 0), lines{1, 0})[0]
 	for _, c := range []struct {
@@ -172,7 +179,7 @@ func TestIgnoredAcks(t *testing.T) {
 
 // A container that stops and starts again while its lines are on their way.
 func TestRegisterWithSpansInFlight(t *testing.T) {
-	s := openMem(t, newMemFiles(), nil)
+	s := openMem(t, disktest.New(), nil)
 	n := s.Register("a", "web@1", ends(0, 0))
 	one := s.Begin(n, ends(10, 0), lines{1, 0})[0]
 	s.Unregister(n)
@@ -204,7 +211,7 @@ func TestRegisterWithSpansInFlight(t *testing.T) {
 }
 
 func TestNumbersWrap(t *testing.T) {
-	s := openMem(t, newMemFiles(), nil)
+	s := openMem(t, disktest.New(), nil)
 	s.Register("one", "", ends(0, 0))
 	s.lastLog = ^uint32(0)
 	if n := s.Register("two", "", ends(0, 0)); n != 2 {
@@ -214,17 +221,17 @@ func TestNumbersWrap(t *testing.T) {
 
 func TestRunSyncsOnceASecondAndOnlyWhenDirty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newMemFiles()
-		s, err := newStore(Config{}, files, noAside)
+		files := disktest.New()
+		s, err := Open(Config{Files: files.Mount()})
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
 
-		syncs := files.count()
+		syncs := files.Counts().Syncs
 		time.Sleep(time.Hour) // of the bubble: no one waits
-		if files.count() != syncs {
-			t.Fatalf("%d syncs of an idle journal", files.count()-syncs)
+		if files.Counts().Syncs != syncs {
+			t.Fatalf("%d syncs of an idle journal", files.Counts().Syncs-syncs)
 		}
 		n := s.Register("a", "", ends(0, 0))
 		for i := range int64(50) { // 5 s of 10 acks/s
@@ -233,20 +240,20 @@ func TestRunSyncsOnceASecondAndOnlyWhenDirty(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(time.Hour)
-		if got := files.count() - syncs; got < 4 || got > 6 {
+		if got := files.Counts().Syncs - syncs; got < 4 || got > 6 {
 			t.Fatalf("%d syncs in 5 s", got)
 		}
 		// A read without lines is saved within a second, without an Ack.
-		syncs = files.count()
+		syncs = files.Counts().Syncs
 		s.Begin(n, ends(100, 100), lines{})
 		time.Sleep(syncEvery + time.Millisecond)
-		if files.count() != syncs+1 {
-			t.Fatalf("%d syncs", files.count()-syncs)
+		if files.Counts().Syncs != syncs+1 {
+			t.Fatalf("%d syncs", files.Counts().Syncs-syncs)
 		}
 		cancel()
 		must(t, <-done)
-		files.powerLoss(func(string, int) int { return 0 })
-		s, err = newStore(Config{}, files, noAside)
+		files.PowerLoss(func(string, int) int { return 0 })
+		s, err = Open(Config{Files: files.Mount()})
 		must(t, err)
 		check(t, s, "a", 100, 100)
 	})
@@ -254,9 +261,9 @@ func TestRunSyncsOnceASecondAndOnlyWhenDirty(t *testing.T) {
 
 func TestFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newMemFiles()
+		files := disktest.New()
 		var out bytes.Buffer
-		s, err := newStore(Config{Logger: slog.New(slog.NewTextHandler(&out, nil))}, files, noAside)
+		s, err := Open(Config{Files: files.Mount(), Logger: slog.New(slog.NewTextHandler(&out, nil))})
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -269,7 +276,7 @@ func TestFullDisk(t *testing.T) {
 		must(t, deliver(1))
 		time.Sleep(2 * time.Second)
 		full := time.Now()
-		files.fill(20)
+		files.Fill(20)
 		for i := int64(2); i < 60; i++ {
 			if err := deliver(i); !errors.Is(err, syscall.ENOSPC) {
 				t.Fatalf("ack on a full disk: %v", err)
@@ -282,12 +289,12 @@ func TestFullDisk(t *testing.T) {
 			!strings.Contains(err.Error(), "free space") {
 			t.Fatalf("health %v, full since %v", s.Health(), full)
 		}
-		check(t, openMem(t, files.clone(), nil), "a", 1, 0) // kill -9 now
-		files.heal()
+		check(t, openMem(t, files.Clone(), nil), "a", 1, 0) // kill -9 now
+		files.Heal()
 		time.Sleep(3 * time.Second) // Run writes it without another Ack
 		synctest.Wait()
 		must(t, s.Health())
-		check(t, openMem(t, files.clone(), nil), "a", 59, 0)
+		check(t, openMem(t, files.Clone(), nil), "a", 59, 0)
 		if got := strings.Count(out.String(), "positions cannot be saved"); got != 1 {
 			t.Errorf("the failure was logged %d times:\n%s", got, &out)
 		}
@@ -299,30 +306,30 @@ func TestFullDisk(t *testing.T) {
 
 // The journal of a start with a full disk: half-written and not replaceable.
 func TestOpenWithoutRoom(t *testing.T) {
-	files := newMemFiles()
+	files := disktest.New()
 	s := openMem(t, files, nil)
 	s.Register("a", "", ends(0, 0))
-	files.names[journalName].data = append(files.names[journalName].data, "0123abcd pos a 7:"...)
+	files.Put(journalName, append(journal(files), "0123abcd pos a 7:"...))
 
-	files.failRename = true
+	files.Fail(disktest.Rename)
 	s = openMem(t, files, nil)
 	if s.Health() == nil {
 		t.Fatal("healthy, with a journal that could not be replaced")
 	}
 	n := s.Register("a", "", ends(0, 0))
 	must(t, s.Ack([]entry.Span{{Log: n, Seq: s.Begin(n, ends(3, 0), lines{1, 0})[0]}}))
-	check(t, openMem(t, files.clone(), nil), "a", 3, 0)
+	check(t, openMem(t, files.Clone(), nil), "a", 3, 0)
 	if s.flush() == nil || s.Health() == nil {
 		t.Fatal("healthy, with a journal that could not be replaced")
 	}
-	files.heal()
+	files.Heal()
 	must(t, s.flush())
 	must(t, s.Health())
 
 	// A new data_dir has nothing to go on with.
-	files = newMemFiles()
-	files.room = 3
-	if _, err := newStore(Config{}, files, noAside); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free space") {
+	files = disktest.New()
+	files.Fill(3)
+	if _, err := Open(Config{Files: files.Mount()}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free space") {
 		t.Fatal(err)
 	}
 }
@@ -364,13 +371,13 @@ func TestCompaction(t *testing.T) {
 
 func TestCompactionThatFailsIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newMemFiles()
+		files := disktest.New()
 		var out bytes.Buffer
-		s, err := newStore(Config{compactBytes: 1, Logger: slog.New(slog.NewTextHandler(&out, nil))}, files, noAside)
+		s, err := Open(Config{Files: files.Mount(), compactBytes: 1, Logger: slog.New(slog.NewTextHandler(&out, nil))})
 		must(t, err)
 		n := s.Register("a", "", ends(0, 0))
 		s.rewrite = 0
-		files.failOpen = true
+		files.Fail(disktest.Open)
 		for i := range int64(30) {
 			must(t, s.Ack([]entry.Span{{Log: n, Seq: s.Begin(n, ends(i+1, 0), lines{1, 0})[0]}}))
 			must(t, s.flush()) // the old file does as well
@@ -380,7 +387,7 @@ func TestCompactionThatFailsIsLeftAlone(t *testing.T) {
 			t.Fatalf("tried %d times in 30 s:\n%s", got, &out)
 		}
 		must(t, s.Health())
-		files.heal()
+		files.Heal()
 		time.Sleep(compactRetry)
 		before := testutil.ToFloat64(s.m.rewrites)
 		must(t, s.flush())

@@ -9,6 +9,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
 
 // The layout of segments and of the cursor, described in docs/formats/spool.md.
@@ -159,7 +161,7 @@ func find(r io.ReaderAt, off, end int64, least, most uint64) (h header, at int64
 // are written in turn, so that half a write leaves the other. It is not synced
 // but at the end: an old one costs frames that are sent twice.
 type cursor struct {
-	f          file // nil: could not be opened yet
+	f          disk.File // nil: could not be opened yet
 	slot       int64
 	generation uint64 // of the last write
 	seq        uint64

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"sync"
+
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
 
 // Frame is one payload with what the spool tells of it.
@@ -48,12 +51,12 @@ type handed struct {
 type Lane struct {
 	s     *Spool
 	index int
-	files files
+	files disk.Dir
 
 	mu     sync.Mutex
 	closed bool
 	segs   []*segment // oldest first
-	active file       // the newest segment, open for appending; nil: the next frame begins a new one
+	active disk.File  // the newest segment, open for appending; nil: the next frame begins a new one
 	next   uint64     // number of the next frame to be appended
 	out    []byte     // reused by Append
 	in     []byte     // reused by Next
@@ -62,11 +65,12 @@ type Lane struct {
 	// frame to be given is expect; records of the segment came before it. at ==
 	// len(segs): there is nothing to read.
 	at      int
-	r       file
+	r       disk.File
 	off     int64
 	expect  uint64
 	before  uint32
 	handed  []handed // given and not done, and what was done after these; in order
+	waiting figures  // of those that are not done, but for the oldest
 	cursor  cursor
 	cursorQ bool // the cursor on disk is behind
 }
@@ -76,7 +80,14 @@ type Lane struct {
 // queue: an error that is ErrFull says which limit is reached; any other is one of
 // the disk. (After a crash that follows an error, one of them may be found all
 // the same, when the disk did not even take it back.)
-func (l *Lane) Append(frames ...Frame) error {
+func (l *Lane) Append(frames ...Frame) error { return l.append(frames, false) }
+
+// AppendReserved is Append that finds room also where there is none for Append: in a
+// reserve below the cap, and in a part of the floor of free space. It is for frames
+// that take the place of others, which are done soon.
+func (l *Lane) AppendReserved(frames ...Frame) error { return l.append(frames, true) }
+
+func (l *Lane) append(frames []Frame, reserved bool) error {
 	if len(frames) == 0 {
 		return nil
 	}
@@ -120,7 +131,7 @@ func (l *Lane) Append(frames ...Frame) error {
 	if fresh {
 		grown.disk += frameHeaderLen // for the seal
 	}
-	if err := l.s.reserve(l.index, grown.disk-sg.disk); err != nil {
+	if err := l.s.reserve(l.index, grown.disk-sg.disk, reserved); err != nil {
 		return err
 	}
 	if err := l.write(sg, grown.disk-sg.disk, b, fresh); err != nil {
@@ -139,7 +150,7 @@ func (l *Lane) write(sg *segment, reserved int64, b []byte, fresh bool) (err err
 	f := l.active
 	if fresh {
 		l.seal()
-		if f, err = l.files.Open(sg.name, os.O_CREATE|os.O_TRUNC); err != nil {
+		if f, err = l.files.Open(sg.name, os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
 			l.s.release(reserved)
 			return err
 		}
@@ -148,7 +159,7 @@ func (l *Lane) write(sg *segment, reserved int64, b []byte, fresh bool) (err err
 		err = f.Sync()
 	}
 	if err == nil && fresh {
-		err = l.files.SyncDir()
+		err = l.files.Sync()
 	}
 	if err == nil {
 		if fresh {
@@ -203,7 +214,7 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 	for ; l.at < len(l.segs); l.advance() {
 		for sg := l.segs[l.at]; l.expect <= sg.last; {
 			if l.r == nil {
-				l.r, err = l.files.Open(sg.name, 0)
+				l.r, err = l.files.Open(sg.name, os.O_RDONLY)
 				if errors.Is(err, os.ErrNotExist) { // somebody has removed it
 					l.r = nil
 					l.lose(sg.last+1, sg.records, err)
@@ -222,14 +233,18 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 			if h.seq > l.expect {
 				l.lose(h.seq, h.before, errNoFrame)
 			}
-			payload, err := l.payload(&h, at, buf)
+			payload, err := l.payload(l.r, &h, at, buf)
 			l.off = at + frameHeaderLen + int64(h.length)
 			if err != nil {
 				l.lose(h.seq+1, h.before+h.records, err)
 				continue
 			}
 			l.expect, l.before = h.seq+1, h.before+h.records
-			l.handed = append(l.handed, handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest})
+			g := handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest}
+			l.handed = append(l.handed, g)
+			l.waiting.frames++
+			l.waiting.records += uint64(g.records)
+			l.waiting.bytes += g.size
 			return Frame{Seq: h.seq, Payload: payload, Records: int(h.records), Oldest: h.oldest}, true, nil
 		}
 		if l.at == len(l.segs)-1 {
@@ -240,13 +255,62 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 	return Frame{}, false, nil
 }
 
+// Scan calls f with every frame that Next has still to give, in order, without giving
+// it; a payload is f's only until it returns. It ends with the first error of f. What
+// cannot be read is left out: Next tells of it. Any other error means that a segment
+// could not be opened. The lane waits meanwhile, and must not be used by f.
+func (l *Lane) Scan(f func(Frame) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return os.ErrClosed
+	}
+	var failed error
+	off, expect := l.off, l.expect
+	for _, sg := range l.segs[l.at:] {
+		r, err := l.files.Open(sg.name, os.O_RDONLY)
+		if err == nil {
+			err = l.scan(r, off, expect, sg, f)
+			_ = r.Close() // nothing was written
+			if err != nil {
+				return err
+			}
+		} else if !errors.Is(err, os.ErrNotExist) {
+			failed = errors.Join(failed, fmt.Errorf("read lane %d of the spool: %w", l.index, err))
+		}
+		off, expect = segmentHeaderLen, sg.last+1
+	}
+	return failed
+}
+
+// scan is Scan of one segment, from the frame expect on, at off or behind it.
+func (l *Lane) scan(r disk.File, off int64, expect uint64, sg *segment, f func(Frame) error) error {
+	var buf []byte
+	for expect <= sg.last {
+		h, at, err := find(r, off, sg.size, expect, sg.last)
+		if err != nil || h.isSeal() {
+			return nil //nolint:nilerr // Next tells of it
+		}
+		off, expect = at+frameHeaderLen+int64(h.length), h.seq+1
+		payload, err := l.payload(r, &h, at, buf)
+		if err != nil {
+			continue
+		}
+		buf = payload
+		if err := f(Frame{Seq: h.seq, Payload: payload, Records: int(h.records), Oldest: h.oldest}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 var (
 	errChecksum = errors.New("the checksum of a frame differs")
 	errNoFrame  = errors.New("there is no frame where one should be")
 )
 
 // payload reads and verifies what stands behind a header.
-func (l *Lane) payload(h *header, at int64, buf []byte) ([]byte, error) {
+func (l *Lane) payload(r disk.File, h *header, at int64, buf []byte) ([]byte, error) {
 	if uint32(cap(l.in)) < h.length {
 		l.in = make([]byte, h.length)
 	}
@@ -254,7 +318,7 @@ func (l *Lane) payload(h *header, at int64, buf []byte) ([]byte, error) {
 	if cap(l.in) > keepBuffer {
 		l.in = nil
 	}
-	if n, err := l.r.ReadAt(b, at+frameHeaderLen); n < len(b) {
+	if n, err := r.ReadAt(b, at+frameHeaderLen); n < len(b) {
 		return nil, err
 	}
 	if checksum(b) != h.sum {
@@ -299,14 +363,15 @@ func (l *Lane) Ack(seq uint64) error {
 	if l.closed {
 		return os.ErrClosed
 	}
-	i := 0
-	for i < len(l.handed) && l.handed[i].seq != seq {
-		i++
-	}
-	if i == len(l.handed) || l.handed[i].done {
+	i, found := slices.BinarySearchFunc(l.handed, seq, func(g handed, seq uint64) int { return cmp.Compare(g.seq, seq) })
+	if !found || l.handed[i].done {
 		return fmt.Errorf("frame %d of spool lane %d: %w", seq, l.index, ErrNotGiven)
 	}
-	l.handed[i].done = true
+	g := &l.handed[i]
+	g.done = true
+	l.waiting.frames--
+	l.waiting.records -= uint64(g.records)
+	l.waiting.bytes -= g.size
 	l.s.m.acked.Inc()
 	n := 0
 	for n < len(l.handed) && l.handed[n].done {
@@ -332,7 +397,7 @@ func (l *Lane) saveCursor() (err error) {
 		return nil
 	}
 	if l.cursor.f == nil {
-		if l.cursor.f, err = l.files.Open(cursorName, os.O_CREATE); err != nil {
+		if l.cursor.f, err = l.files.Open(cursorName, os.O_RDWR|os.O_CREATE); err != nil {
 			l.cursor.f = nil
 			return err
 		}
@@ -378,12 +443,15 @@ func (l *Lane) drop() {
 		l.in, l.out = nil, nil // outages are rare
 	}
 	l.at -= removed
-	_ = l.files.SyncDir() // names that come back are removed at the next start
+	_ = l.files.Sync() // names that come back are removed at the next start
 }
 
 // publish brings the figures of the lane up to date. Called with mu held.
 func (l *Lane) publish() {
-	var f figures
+	f := l.waiting
+	if f.frames > 0 {
+		f.oldest = l.handed[0].oldest // which is not done
+	}
 	add := func(frames, records uint64, bytes, oldest int64) {
 		if f.frames == 0 && frames > 0 {
 			f.oldest = oldest
@@ -391,11 +459,6 @@ func (l *Lane) publish() {
 		f.frames += frames
 		f.records += records
 		f.bytes += bytes
-	}
-	for _, h := range l.handed {
-		if !h.done {
-			add(1, uint64(h.records), h.size, h.oldest)
-		}
 	}
 	for i, sg := range l.segs[l.at:] {
 		if i > 0 {
@@ -428,5 +491,5 @@ func (l *Lane) close() error {
 	if l.cursor.f != nil {
 		err = errors.Join(err, l.cursor.f.Sync(), l.cursor.f.Close())
 	}
-	return errors.Join(err, l.files.SyncDir())
+	return errors.Join(err, l.files.Sync())
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 )
@@ -26,8 +27,7 @@ type modelFrame struct {
 // model runs one lane against a list. A frame of which Append returned nil must be
 // given, in order, until it has been acknowledged.
 type model struct {
-	files *memFiles
-	free  int64
+	files *disktest.Disk
 	cfg   Config
 	s     *Spool
 	all   []*modelFrame
@@ -46,9 +46,22 @@ type model struct {
 
 func (m *model) lane() *Lane { return m.s.Lane(0) }
 
+// sick reports whether any fault is on.
+func (m *model) sick() bool {
+	ops, full := m.files.Failing()
+	return ops != 0 || full
+}
+
+// failing reports whether all of these operations fail.
+func (m *model) failing(ops disktest.Op) bool {
+	now, _ := m.files.Failing()
+	return now&ops == ops
+}
+
 func (m *model) open(t *rapid.T) {
 	var err error
-	m.s, err = newSpool(m.cfg, func() (int64, error) { return m.free, nil }, func(int) (files, error) { return m.files, nil })
+	m.cfg.Files = m.files.Mount()
+	m.s, err = Open(m.cfg)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
@@ -60,9 +73,10 @@ func (m *model) open(t *rapid.T) {
 // crash starts again, after the process alone has died or the power has failed.
 func (m *model) crash(t *rapid.T, power bool) {
 	m.faulty = false
-	m.files.heal()
+	m.files.Heal()
+	m.files.Kill()
 	if power {
-		m.files.powerLoss(func(label string, n int) int { return rapid.IntRange(0, n).Draw(t, label) })
+		m.files.PowerLoss(func(label string, n int) int { return rapid.IntRange(0, n).Draw(t, label) })
 		for _, f := range m.all {
 			f.saved = f.closed
 		}
@@ -96,21 +110,29 @@ func (m *model) append(t *rapid.T) {
 		records += f.records
 		frames = append(frames, Frame{Payload: payload(f.id, rapid.IntRange(0, 200).Draw(t, "size")), Records: f.records, Oldest: int64(1000 + f.id)})
 	}
-	before := m.files.used()
-	err := m.lane().Append(frames...)
+	before := m.files.Used()
+	reserved := rapid.IntRange(0, 3).Draw(t, "reserved") == 0
+	write := m.lane().Append
+	if reserved {
+		write = m.lane().AppendReserved
+	}
+	err := write(frames...)
 	if errors.Is(err, ErrFull) {
 		var full *FullError
-		if errors.As(err, &full); full.Limit != "" && m.files.used() != before {
+		if errors.As(err, &full); full.Limit != "" && m.files.Used() != before {
 			t.Fatalf("%v, and yet something was written", err)
 		}
 		if h := m.s.Health(); h.State != Full || h.Full == nil {
 			t.Fatalf("health %+v after %v", h, err)
 		}
 	}
-	if err != nil && !errors.Is(err, ErrFull) && !m.files.sick() {
+	if err != nil && !errors.Is(err, ErrFull) && !errors.Is(err, disktest.ErrDead) && !m.sick() {
 		t.Fatalf("append on a sound disk: %v", err)
 	}
 	m.due = append(m.due, added...)
+	if ofCap, _ := m.s.cfg.reserve(); err == nil && !reserved && m.s.Health().DiskBytes > m.cfg.MaxBytes-ofCap {
+		t.Fatalf("%+v: the reserve is used", m.s.Health())
+	}
 	if err == nil {
 		for _, f := range added {
 			f.sure = true
@@ -123,7 +145,7 @@ func (m *model) append(t *rapid.T) {
 func (m *model) next(t *rapid.T) {
 	f, ok, err := m.lane().Next(nil)
 	if err != nil {
-		if !m.files.failOpen {
+		if !m.failing(disktest.Open) {
 			t.Fatalf("next: %v", err)
 		}
 		return
@@ -157,6 +179,36 @@ func (m *model) next(t *rapid.T) {
 		t.Fatalf("frame %d has %d records", id, f.Records)
 	}
 	m.due, m.given = m.due[1:], append(m.given, d)
+}
+
+// scan must give what Next will; it may give what was never confirmed.
+func (m *model) scan(t *rapid.T) {
+	due := m.due
+	err := m.lane().Scan(func(f Frame) error {
+		id := binary.LittleEndian.Uint32(f.Payload)
+		for len(due) > 0 && due[0].id != id {
+			if due[0].sure && !due[0].acked {
+				return fmt.Errorf("frame %d is scanned instead of %d", id, due[0].id)
+			}
+			due = due[1:]
+		}
+		if len(due) == 0 {
+			return fmt.Errorf("frame %d must not come", id)
+		}
+		due = due[1:]
+		return nil
+	})
+	if m.failing(disktest.Open) {
+		return
+	}
+	if err != nil {
+		t.Fatalf("scan: %v", err)
+	}
+	for _, f := range due {
+		if f.sure && !f.acked {
+			t.Fatalf("frame %d is not scanned", f.id)
+		}
+	}
 }
 
 func (m *model) ack(t *rapid.T) {
@@ -217,17 +269,21 @@ func (m *model) close() error {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{
-			files: newMemFiles(), free: 1 << 40,
-			cfg: Config{Lanes: 1, MaxBytes: rapid.SampledFrom([]int64{1 << 40, 1500}).Draw(t, "cap"), MinFreeBytes: 1000, segmentBytes: 400},
+			files: disktest.New(),
+			cfg: Config{
+				Lanes: 1, MaxBytes: rapid.SampledFrom([]int64{1 << 40, 1500}).Draw(t, "cap"),
+				MinFreeBytes: rapid.SampledFrom([]int64{-1, 100}).Draw(t, "floor"), segmentBytes: 400,
+			},
 		}
 		m.open(t)
 		ops := map[string]func(*rapid.T){"append": m.append, "next": m.next, "ack": m.ack}
 		t.Repeat(map[string]func(*rapid.T){
 			"append": m.append,
 			"next":   m.next,
+			"scan":   m.scan,
 			"ack":    m.ack,
 			"drain": func(t *rapid.T) {
-				if m.files.failOpen {
+				if m.failing(disktest.Open) {
 					t.Skip()
 				}
 				for m.next(t); len(m.due) > 0; m.next(t) {
@@ -239,38 +295,26 @@ func TestModel(t *testing.T) {
 				if h := m.s.Health(); !m.lane().Empty() || h.Frames != 0 || h.Records != 0 || h.Bytes != 0 || !h.Oldest.IsZero() {
 					t.Fatalf("drained, and yet %+v", h)
 				}
-				if names, _ := m.files.List(); !m.faulty && !m.doubt && strings.Contains(fmt.Sprint(names), segmentSuffix) {
-					t.Fatalf("drained, and yet there are %v", names)
+				if !m.faulty && !m.doubt {
+					all, err := m.lane().files.List()
+					if err != nil || strings.Contains(fmt.Sprint(all), segmentSuffix) {
+						t.Fatalf("drained, and yet there are %v, %v", all, err)
+					}
 				}
 			},
 			"fault": func(t *rapid.T) {
 				m.faulty = true
-				switch rapid.IntRange(0, 6).Draw(t, "fault") {
-				case 0:
-					m.files.room = int64(rapid.IntRange(0, 300).Draw(t, "room"))
-				case 1:
-					m.files.failTrunc = true
-				case 2:
-					m.files.failSync = true
-				case 3:
-					m.files.failDir = true
-				case 4:
-					m.files.failOpen = true
-				case 5:
-					m.files.failRemove = true
-				case 6:
-					m.free = 1000
+				op := rapid.SampledFrom([]disktest.Op{0, disktest.Truncate, disktest.Sync, disktest.SyncDir, disktest.Open, disktest.Remove}).Draw(t, "fault")
+				if op == 0 {
+					m.files.Fill(int64(rapid.IntRange(0, 300).Draw(t, "room")))
 				}
+				m.files.Fail(op)
 			},
-			"heal": func(*rapid.T) {
-				m.files.heal()
-				m.free = 1 << 40
-			},
+			"heal":          func(*rapid.T) { m.files.Heal() },
 			"crash between": func(t *rapid.T) { m.crash(t, rapid.Bool().Draw(t, "power")) },
 			"crash during": func(t *rapid.T) {
-				m.files.heal()
-				m.files.dieIn = rapid.IntRange(0, 12).Draw(t, "changes until")
-				m.files.part = rapid.IntRange(0, 100).Draw(t, "part of a write")
+				m.files.Heal()
+				m.files.DieAfter(rapid.IntRange(0, 12).Draw(t, "changes until"), rapid.IntRange(0, 100).Draw(t, "part of a write"))
 				if op := rapid.SampledFrom([]string{"append", "ack", "close"}).Draw(t, "op"); op == "close" {
 					_ = m.close() // dead or not
 				} else {
@@ -286,15 +330,15 @@ func TestModel(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				h := m.s.Health()
-				m.doubt = m.doubt || m.files.failSync && m.files.failTrunc
+				m.doubt = m.doubt || m.failing(disktest.Sync|disktest.Truncate)
 				if !m.doubt && (int(h.Frames) != m.frames || int(h.Records) != m.records) {
 					t.Fatalf("%d frames and %d records are said to wait, %d and %d do", h.Frames, h.Records, m.frames, m.records)
 				}
 				if h.DiskBytes > m.cfg.MaxBytes {
 					t.Fatalf("%d bytes in use, %d allowed", h.DiskBytes, m.cfg.MaxBytes)
 				}
-				if !m.faulty && m.files.used() > h.DiskBytes+2*cursorSlotLen {
-					t.Fatalf("%d bytes on disk, %d are said to be", m.files.used(), h.DiskBytes)
+				if !m.faulty && m.files.Used() > h.DiskBytes+2*cursorSlotLen {
+					t.Fatalf("%d bytes on disk, %d are said to be", m.files.Used(), h.DiskBytes)
 				}
 				if n := testutil.ToFloat64(m.s.m.lostFrames); n != 0 && !m.doubt {
 					t.Fatalf("%v frames are said to be lost on a sound disk", n)

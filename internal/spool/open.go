@@ -7,26 +7,33 @@ import (
 	"math"
 	"os"
 	"slices"
+
+	"github.com/log-capturer/log_capturer/internal/disk"
 )
 
 // newestFrames bounds the numbers that are believed in the newest segment.
 const newestFrames = 1 << 32
 
-// openLane reads what an earlier process has left: of complete segments the
-// seal, of others the headers, of the newest every byte.
-func openLane(s *Spool, index int, files files) (*Lane, error) {
-	l := &Lane{s: s, index: index, files: files, next: 1, off: segmentHeaderLen}
-	names, err := files.List()
-	if err != nil {
-		return nil, err
-	}
-	var firsts []uint64
-	for _, name := range names {
-		if first, ok := parseSegmentName(name); ok {
+// segments gives the numbers of the first frames of the segments, oldest first.
+func segments(lane disk.Dir) (firsts []uint64, err error) {
+	all, err := lane.List()
+	for _, f := range all {
+		if first, ok := parseSegmentName(f.Name); ok && !f.IsDir {
 			firsts = append(firsts, first)
 		}
 	}
 	slices.Sort(firsts)
+	return firsts, err
+}
+
+// openLane reads what an earlier process has left: of complete segments the
+// seal, of others the headers, of the newest every byte.
+func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
+	l := &Lane{s: s, index: index, files: files, next: 1, off: segmentHeaderLen}
+	firsts, err := segments(files)
+	if err != nil {
+		return nil, err
+	}
 	done := l.openCursor()
 	for i, first := range firsts {
 		newest := i == len(firsts)-1
@@ -64,7 +71,7 @@ func openLane(s *Spool, index int, files files) (*Lane, error) {
 
 // openCursor gives the number up to which all is done.
 func (l *Lane) openCursor() uint64 {
-	f, err := l.files.Open(cursorName, os.O_CREATE)
+	f, err := l.files.Open(cursorName, os.O_RDWR|os.O_CREATE)
 	sound := true
 	if err == nil {
 		l.cursor.f = f
@@ -87,7 +94,7 @@ func (l *Lane) skip() {
 		return
 	}
 	sg := l.segs[0]
-	f, err := l.files.Open(sg.name, 0)
+	f, err := l.files.Open(sg.name, os.O_RDONLY)
 	if err != nil {
 		return // Next tells
 	}
@@ -147,15 +154,16 @@ func (l *Lane) putAside(name, kind string, why error) {
 // examine reads what a segment file holds. Of the newest one what lies behind the last
 // good frame is cut off; torn says how many bytes.
 func (l *Lane) examine(name string, first, most uint64, newest bool) (sg *segment, torn int64, err error) {
-	f, err := l.files.Open(name, 0)
+	f, err := l.files.Open(name, os.O_RDWR)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	size, err := f.Size()
+	info, err := f.Info()
 	if err != nil {
 		return nil, 0, err
 	}
+	size := info.Size
 	var b [max(segmentHeaderLen, frameHeaderLen)]byte
 	if size >= segmentHeaderLen {
 		if _, err := f.ReadAt(b[:segmentHeaderLen], 0); err != nil {
@@ -192,7 +200,7 @@ func (l *Lane) examine(name string, first, most uint64, newest bool) (sg *segmen
 // newest one a frame is good only if its payload is. One that is not, with good ones
 // behind it, is damage, and is left to Next; unless these were appended together with it:
 // that write was never confirmed.
-func (sg *segment) scan(f file, size int64, most uint64, verify bool) error {
+func (sg *segment) scan(f disk.File, size int64, most uint64, verify bool) error {
 	sg.size = min(size, segmentHeaderLen)
 	off, expect, bad := int64(segmentHeaderLen), sg.first, uint64(0)
 	var payload []byte

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -30,6 +29,7 @@ const (
 	segmentBytes = 16 << 20
 	// A small cap is cut into segments, too: space comes back a segment at a time.
 	segmentsPerLane = 8
+	reserveFrames   = 1 << 20 // in the reserve, for each lane, for frames that are larger than a segment
 	minSegmentBytes = 64 << 10
 	keepBuffer      = 4 << 20 // the largest buffer kept for the next frame
 	paceWindow      = 10 * time.Second
@@ -61,6 +61,8 @@ func (e *FullError) Unwrap() error { return e.err }
 type Config struct {
 	// Dir is data_dir, which exists and is locked by positions.
 	Dir string
+	// Files is another data_dir than the real one of that name, for tests; nil: that one.
+	Files disk.Dir
 	// Lanes is the number of queues.
 	Lanes int
 	// MaxBytes is the cap of all files together; 0: the default.
@@ -77,13 +79,21 @@ type Config struct {
 	segmentBytes int64 // 0: by MaxBytes; smaller in tests
 }
 
+// reserve is how much of the cap, and of the floor of free space, only AppendReserved
+// may use: in each lane as much as can be moved before its space comes back, which it
+// does by segments, but a quarter at most.
+func (c *Config) reserve() (ofCap, ofFloor int64) {
+	r := int64(c.Lanes) * (c.segmentBytes + reserveFrames)
+	return min(r, c.MaxBytes/4), min(r, max(0, c.MinFreeBytes)/4)
+}
+
 // Spool is the queues of all lanes under one cap. All methods are safe for
 // concurrent use. It starts no goroutine.
 type Spool struct {
 	cfg   Config
 	log   *slog.Logger
 	m     *metrics
-	free  func() (int64, error)
+	files disk.Dir // data_dir/spool
 	enc   *zstd.Encoder
 	dec   *zstd.Decoder
 	lanes []*Lane
@@ -113,41 +123,16 @@ type figures struct {
 // What is damaged is passed over, counted and logged; an error is one of the
 // directory itself.
 func Open(cfg Config) (*Spool, error) {
-	dir := filepath.Join(cfg.Dir, dirName)
-	err := makeDir(dir)
+	if cfg.Files == nil {
+		cfg.Files = disk.OS(cfg.Dir)
+	}
+	files, err := cfg.Files.Sub(dirName)
 	if err == nil {
-		err = cfg.addLanes(dir)
+		err = cfg.addLanes(files)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the spool (data_dir must be writable for the agent): %w", err)
 	}
-	return newSpool(cfg, func() (int64, error) { return freeBytes(dir) }, func(lane int) (files, error) {
-		name := filepath.Join(dir, laneDir(lane))
-		return osFiles{name}, makeDir(name)
-	})
-}
-
-func laneDir(i int) string { return "lane-" + strconv.Itoa(i) }
-
-// addLanes counts in the lanes of which there are segments.
-func (c *Config) addLanes(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		number, ok := strings.CutPrefix(e.Name(), "lane-")
-		i, err := strconv.Atoi(number)
-		if !ok || err != nil || i < c.Lanes || i >= maxLanes || laneDir(i) != e.Name() {
-			continue
-		}
-		names, _ := osFiles{filepath.Join(dir, e.Name())}.List() // not a directory: no names
-		if slices.ContainsFunc(names, func(n string) bool { _, ok := parseSegmentName(n); return ok }) {
-			c.Lanes = i + 1
-		}
-	}
-	return err
-}
-
-// newSpool is Open on any files.
-func newSpool(cfg Config, free func() (int64, error), dir func(lane int) (files, error)) (_ *Spool, err error) {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
@@ -163,7 +148,7 @@ func newSpool(cfg Config, free func() (int64, error), dir func(lane int) (files,
 	if cfg.segmentBytes == 0 {
 		cfg.segmentBytes = max(minSegmentBytes, min(segmentBytes, cfg.MaxBytes/int64(max(1, cfg.Lanes)*segmentsPerLane)))
 	}
-	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), free: free, room: math.MaxInt64, figures: make([]figures, cfg.Lanes), fullLanes: make([]bool, cfg.Lanes)}
+	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), files: files, room: math.MaxInt64, figures: make([]figures, cfg.Lanes), fullLanes: make([]bool, cfg.Lanes)}
 	// Both cost memory on the first use only.
 	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(max(1, cfg.Lanes)),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
@@ -176,9 +161,9 @@ func newSpool(cfg Config, free func() (int64, error), dir func(lane int) (files,
 	}
 	for i := range cfg.Lanes {
 		var l *Lane
-		fs, err := dir(i)
+		lane, err := files.Sub(laneDir(i))
 		if err == nil {
-			l, err = openLane(s, i, fs)
+			l, err = openLane(s, i, lane)
 		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open lane %d of the spool (data_dir must be writable for the agent): %w", i, err), s.Close())
@@ -195,6 +180,28 @@ func newSpool(cfg Config, free func() (int64, error), dir func(lane int) (files,
 		s.log.Info("spool holds lines of an earlier run: they are sent first", "frames", h.Frames, "records", h.Records, "bytes", h.Bytes, "oldest", h.Oldest)
 	}
 	return s, nil
+}
+
+func laneDir(i int) string { return "lane-" + strconv.Itoa(i) }
+
+// addLanes counts in the lanes of which there are segments.
+func (c *Config) addLanes(files disk.Dir) error {
+	all, err := files.List()
+	for _, e := range all {
+		number, ok := strings.CutPrefix(e.Name, "lane-")
+		i, err := strconv.Atoi(number)
+		if !ok || err != nil || i < c.Lanes || i >= maxLanes || laneDir(i) != e.Name || !e.IsDir {
+			continue
+		}
+		lane, err := files.Sub(e.Name)
+		if err != nil {
+			return err
+		}
+		if firsts, _ := segments(lane); len(firsts) > 0 { // one that cannot be read is nobody's
+			c.Lanes = i + 1
+		}
+	}
+	return err
 }
 
 // Lanes is the number of lanes, at least Config.Lanes.
@@ -217,20 +224,26 @@ func (s *Spool) Close() (err error) {
 }
 
 // reserve takes room for n bytes of a lane, or gives a *FullError.
-func (s *Spool) reserve(lane int, n int64) error {
-	free, err := s.free()
+func (s *Spool) reserve(lane int, n int64, reserved bool) error {
+	// Behind these limits is what only some may use.
+	ofCap, ofFloor := s.cfg.reserve()
+	most := s.cfg.MaxBytes - ofCap
+	free, err := s.files.Free()
 	room := int64(math.MaxInt64) // unknown: the write will tell
 	if err == nil && s.cfg.MinFreeBytes > 0 {
 		room = free - s.cfg.MinFreeBytes
+	}
+	if !reserved {
+		ofCap, ofFloor = 0, 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.room = room
 	switch {
-	case n > s.cfg.MaxBytes-s.used:
+	case n-ofCap > most-s.used:
 		return s.setFull(lane, &FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
-			"%d more bytes do not fit, %d of %d are in use; raise spool.max_bytes to hold out longer", n, s.used, s.cfg.MaxBytes)})
-	case n > room:
+			"%d more bytes do not fit, %d of %d are in use, and some are kept for what moves within the spool; raise spool.max_bytes to hold out longer", n, s.used, s.cfg.MaxBytes)})
+	case n-ofFloor > room:
 		return s.setFull(lane, &FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
 			"the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes", free, s.cfg.MinFreeBytes)})
 	}
@@ -261,7 +274,7 @@ func (s *Spool) writeFailed(lane int, err error) error {
 	s.m.writeErrors.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if noSpace(err) {
+	if disk.NoSpace(err) {
 		return s.setFull(lane, &FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
 	}
 	err = fmt.Errorf("write to lane %d of the spool (nothing is spooled; data_dir must be writable, its disk sound): %w", lane, err)
@@ -405,7 +418,8 @@ func (s *Spool) Health() Health {
 	case all.bytes > s.pace.level || all.bytes == s.pace.level && s.pace.perSecond > 0:
 		h.State = Filling
 		if s.pace.perSecond > 0 {
-			room := max(0, min(s.cfg.MaxBytes-s.used, s.room))
+			ofCap, _ := s.cfg.reserve()
+			room := max(0, min(s.cfg.MaxBytes-ofCap-s.used, s.room))
 			h.TimeLeft = time.Duration(min(float64(room)/s.pace.perSecond, 1e9)) * time.Second
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
@@ -35,14 +36,30 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// openMem opens a spool of which each lane has one of the given directories.
-func openMem(t testing.TB, cfg Config, dirs ...*memFiles) *Spool {
+// openMem opens a spool on a disk in memory; the one before is killed.
+func openMem(t testing.TB, cfg Config, d *disktest.Disk) *Spool {
 	t.Helper()
-	cfg.Lanes = len(dirs)
-	s, err := newSpool(cfg, func() (int64, error) { return 1 << 40, nil }, func(i int) (files, error) { return dirs[i], nil })
+	d.Kill()
+	cfg.Files = d.Mount()
+	cfg.Lanes = max(1, cfg.Lanes)
+	s, err := Open(cfg)
 	must(t, err)
 	t.Cleanup(func() { _ = s.Close() }) // tests that care close it themselves
 	return s
+}
+
+// laneFile is the path of a file of the first lane.
+func laneFile(name string) string { return dirName + "/" + laneDir(0) + "/" + name }
+
+// names gives the names of the files in the first lane.
+func names(t testing.TB, s *Spool) (out []string) {
+	t.Helper()
+	all, err := s.Lane(0).files.List()
+	must(t, err)
+	for _, f := range all {
+		out = append(out, f.Name)
+	}
+	return out
 }
 
 func frame(text string) Frame { return Frame{Payload: []byte(text), Records: 1, Oldest: t0.UnixNano()} }
@@ -114,10 +131,7 @@ func TestCases(t *testing.T) {
 			h := s.Health()
 			fmt.Fprintf(&got, "opened: %d frames, %d records\n", h.Frames, h.Records)
 			list := func(when string) {
-				names, err := osFiles{lane}.List()
-				must(t, err)
-				slices.Sort(names)
-				fmt.Fprintf(&got, "files %s: %s\n", when, strings.Join(names, " "))
+				fmt.Fprintf(&got, "files %s: %s\n", when, strings.Join(names(t, s), " "))
 			}
 			list("after opening")
 			l := s.Lane(0)
@@ -179,7 +193,7 @@ func TestCases(t *testing.T) {
 }
 
 func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{segmentBytes: 200}, dir)
 	var want []string
 	for i := range 40 {
@@ -204,7 +218,7 @@ func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
 	for _, seq := range seqs {
 		must(t, s.Lane(0).Ack(seq))
 	}
-	if names, _ := dir.List(); len(names) != 1 || !s.Lane(0).Empty() {
+	if names := names(t, s); len(names) != 1 || !s.Lane(0).Empty() {
 		t.Fatalf("all is done, and there are %v", names)
 	}
 	must(t, s.Lane(0).Append(frame("again")))
@@ -212,49 +226,48 @@ func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
 }
 
 func TestOneSyncForAGroup(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{}, dir)
+	before := dir.Counts()
+	since := func(what string, syncs, dirSyncs int) {
+		t.Helper()
+		if c := dir.Counts(); c.Syncs-before.Syncs != syncs || c.DirSyncs-before.DirSyncs != dirSyncs {
+			t.Fatalf("%+v %s, and %+v before", c, what, before)
+		}
+	}
 	must(t, s.Lane(0).Append(frame("a")))
-	if dir.syncs != 1 || dir.dirSyncs != 1 {
-		t.Fatalf("%d syncs and %d of the directory for a new segment", dir.syncs, dir.dirSyncs)
-	}
+	since("after a new segment", 1, 1)
 	must(t, s.Lane(0).Append(frame("b"), frame("c"), frame("d")))
-	if dir.syncs != 2 || dir.dirSyncs != 1 {
-		t.Fatalf("%d syncs and %d of the directory after three frames more", dir.syncs, dir.dirSyncs)
-	}
-	before := dir.syncs
+	since("after three frames more", 2, 1)
 	for _, seq := range wantNext(t, s.Lane(0), "a", "b") {
 		must(t, s.Lane(0).Ack(seq))
 	}
-	if dir.syncs != before {
-		t.Fatal("an ack syncs")
-	}
+	since("after two acks", 2, 1)
 }
 
 func TestFull(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg   Config
-		free  int64
-		disk  int64 // room in the file system
+		room  int64 // in the file system; 0: no limit
 		limit string
 		text  string
 	}{
-		"cap":   {cfg: Config{MaxBytes: 1000, MinFreeBytes: -1}, disk: -1, limit: "spool.max_bytes", text: "raise spool.max_bytes"},
-		"floor": {cfg: Config{MinFreeBytes: 5000}, free: 5500, disk: -1, limit: "spool.min_free_bytes", text: "lower spool.min_free_bytes"},
-		"disk":  {cfg: Config{MinFreeBytes: -1}, disk: 700, text: "no space left on device; free space on the file system"},
+		"cap":   {cfg: Config{MaxBytes: 1000, MinFreeBytes: -1}, limit: "spool.max_bytes", text: "raise spool.max_bytes"},
+		"floor": {cfg: Config{MinFreeBytes: 5000}, room: 5500, limit: "spool.min_free_bytes", text: "lower spool.min_free_bytes"},
+		"disk":  {cfg: Config{MinFreeBytes: -1}, room: 700, text: "no space left on device; free space on the file system"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			c.cfg.Lanes = 2
 			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
-			dirs := []*memFiles{newMemFiles(), newMemFiles()}
-			s, err := newSpool(c.cfg, func() (int64, error) { return c.free, nil }, func(i int) (files, error) { return dirs[i], nil })
-			must(t, err)
-			defer s.Close()
+			dir := disktest.New()
+			s := openMem(t, c.cfg, dir)
 			must(t, s.Lane(0).Append(frame("small")))
 			must(t, s.Lane(1).Append(frame("small")))
-			dirs[1].room = c.disk
-			used, before := s.Health().DiskBytes, dirs[1].used()
+			if c.room > 0 {
+				dir.Fill(c.room)
+			}
+			used, before := s.Health().DiskBytes, dir.Used()
 			for range 2 {
 				err := s.Lane(1).Append(frame("also small"), frame(random(800)))
 				var full *FullError
@@ -263,13 +276,13 @@ func TestFull(t *testing.T) {
 				}
 			}
 			h := s.Health()
-			if h.State != Full || h.Full == nil || h.Frames != 2 || h.DiskBytes != used || dirs[1].used() != before {
-				t.Fatalf("%+v, %d bytes in the lane, %d before", h, dirs[1].used(), before)
+			if h.State != Full || h.Full == nil || h.Frames != 2 || h.DiskBytes != used || dir.Used() != before {
+				t.Fatalf("%+v, %d bytes in the lane, %d before", h, dir.Used(), before)
 			}
 			if n := strings.Count(log.String(), "spool takes no more"); n != 1 {
 				t.Fatalf("said %d times:\n%s", n, log.String())
 			}
-			dirs[1].heal()
+			dir.Heal()
 			must(t, s.Lane(1).Append(frame("fits")))
 			if h := s.Health(); h.State == Full || h.Full != nil || strings.Count(log.String(), "spool takes lines again") != 1 {
 				t.Fatalf("%+v\n%s", h, log.String())
@@ -280,7 +293,7 @@ func TestFull(t *testing.T) {
 }
 
 func TestSpaceComesBack(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{MaxBytes: 3000, MinFreeBytes: -1, segmentBytes: 500}, dir)
 	l := s.Lane(0)
 	n := 0
@@ -305,7 +318,7 @@ func TestSpaceComesBack(t *testing.T) {
 }
 
 func TestBadFrames(t *testing.T) {
-	s := openMem(t, Config{}, newMemFiles())
+	s := openMem(t, Config{}, disktest.New())
 	l := s.Lane(0)
 	for name, f := range map[string]Frame{
 		"no records":       {Payload: []byte("x")},
@@ -336,18 +349,19 @@ func TestBadFrames(t *testing.T) {
 
 // TestUnreadable: a place that the disk does not give back is lost, and the rest is not.
 func TestUnreadable(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{segmentBytes: 1}, dir)
 	l := s.Lane(0)
 	must(t, l.Append(frame("a")))
 	must(t, l.Append(frame("b")))
-	dir.failOpen = true
+	dir.Fail(disktest.Open)
 	if _, ok, err := l.Next(nil); ok || err == nil {
 		t.Fatalf("%v, %v of a file that cannot be opened", ok, err)
 	}
-	dir.failOpen, dir.failRead = false, true
+	dir.Heal()
+	dir.Fail(disktest.Read)
 	wantNothing(t, l)
-	dir.failRead = false
+	dir.Heal()
 	must(t, l.Append(frame("c")))
 	wantNext(t, l, "c")
 	if f, r := testutil.ToFloat64(s.m.lostFrames), testutil.ToFloat64(s.m.lostRecords); f != 2 || r != 2 {
@@ -357,13 +371,13 @@ func TestUnreadable(t *testing.T) {
 
 // TestRemovedByHand: a segment that somebody has removed does not stop its lane.
 func TestRemovedByHand(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{segmentBytes: 1}, dir)
 	l := s.Lane(0)
 	for _, text := range []string{"a", "b", "c"} {
 		must(t, l.Append(frame(text)))
 	}
-	must(t, dir.Remove(segmentName(2)))
+	must(t, l.files.Remove(segmentName(2)))
 	wantNext(t, l, "a", "c")
 	if f, r := testutil.ToFloat64(s.m.lostFrames), testutil.ToFloat64(s.m.lostRecords); f != 1 || r != 1 {
 		t.Fatalf("%v frames and %v records lost", f, r)
@@ -373,7 +387,7 @@ func TestRemovedByHand(t *testing.T) {
 // TestFullUntilDrained: nobody may append for long after an outage; the spool is
 // not full for all that time.
 func TestFullUntilDrained(t *testing.T) {
-	s := openMem(t, Config{MaxBytes: 500, MinFreeBytes: -1}, newMemFiles(), newMemFiles())
+	s := openMem(t, Config{Lanes: 2, MaxBytes: 500, MinFreeBytes: -1}, disktest.New())
 	must(t, s.Lane(0).Append(frame("a")))
 	must(t, s.Lane(0).Append(frame("b")))
 	refuse := func() {
@@ -401,7 +415,7 @@ func TestFullUntilDrained(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	now := t0
-	dir := newMemFiles()
+	dir := disktest.New()
 	reg := prometheus.NewRegistry()
 	s := openMem(t, Config{Now: func() time.Time { return now }, Registerer: reg, MaxBytes: 101_000, MinFreeBytes: -1}, dir)
 	l := s.Lane(0)
@@ -424,10 +438,10 @@ func TestHealth(t *testing.T) {
 		now = now.Add(time.Second)
 	}
 	h := s.Health()
-	if h.State != Filling || h.Frames != 21 || h.Records != 147 || !h.Oldest.Equal(t0) || h.TimeLeft < 60*time.Second || h.TimeLeft > 80*time.Second {
+	if h.State != Filling || h.Frames != 21 || h.Records != 147 || !h.Oldest.Equal(t0) || h.TimeLeft < 45*time.Second || h.TimeLeft > 60*time.Second {
 		t.Fatalf("%+v", h)
 	}
-	if a, f, b := gauge("oldest_seconds"), gauge("frames"), gauge("bytes"); a != 21 || f != 21 || b != float64(h.DiskBytes) || gauge("time_left_seconds") < 60 {
+	if a, f, b := gauge("oldest_seconds"), gauge("frames"), gauge("bytes"); a != 21 || f != 21 || b != float64(h.DiskBytes) || gauge("time_left_seconds") < 45 {
 		t.Fatalf("age %v, frames %v, bytes %v", a, f, b)
 	}
 	for range 15 {
@@ -439,19 +453,20 @@ func TestHealth(t *testing.T) {
 	if h := s.Health(); h.State != Draining || h.TimeLeft != 0 || h.Frames != 6 {
 		t.Fatalf("%+v", h)
 	}
-	if _, err := newSpool(Config{Registerer: reg}, nil, nil); err == nil {
+	if _, err := Open(Config{Files: dir.Mount(), Registerer: reg}); err == nil {
 		t.Fatal("metrics registered twice")
 	}
 }
 
 // TestTornTailIsCutOnce: the next start does not find it again.
 func TestTornTailIsCutOnce(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{}, dir)
 	must(t, s.Lane(0).Append(frame("a")))
-	whole := len(dir.names[segmentName(1)].data)
+	whole, _ := dir.Read(laneFile(segmentName(1)))
 	must(t, s.Lane(0).Append(frame("b")))
-	dir.put(segmentName(1), dir.names[segmentName(1)].data[:whole+30])
+	both, _ := dir.Read(laneFile(segmentName(1)))
+	dir.Put(laneFile(segmentName(1)), both[:len(whole)+30])
 	for _, torn := range []float64{1, 0} {
 		s = openMem(t, Config{}, dir)
 		if n := testutil.ToFloat64(s.m.torn); n != torn || s.Health().Frames != 1 {
@@ -463,17 +478,16 @@ func TestTornTailIsCutOnce(t *testing.T) {
 // TestKillThenPowerLoss: what a killed process had written and not synced is
 // found; from then on it must not get lost.
 func TestKillThenPowerLoss(t *testing.T) {
-	dir := newMemFiles()
+	dir := disktest.New()
 	s := openMem(t, Config{}, dir)
 	must(t, s.Lane(0).Append(frame("a")))
-	dir.dieIn, dir.part = 1, 100
-	if err := s.Lane(0).Append(frame("b")); err == nil {
-		t.Fatal("written by the dead")
+	dir.DieAfter(1, 100)
+	if err := s.Lane(0).Append(frame("b")); !errors.Is(err, disktest.ErrDead) {
+		t.Fatal(err)
 	}
-	dir.heal()
 	s = openMem(t, Config{}, dir)
 	must(t, s.Lane(0).Append(frame("c")))
-	dir.powerLoss(func(_ string, n int) int { return n }) // keeps nothing of what was not synced
+	dir.PowerLoss(func(string, int) int { return 0 })
 	s = openMem(t, Config{}, dir)
 	wantNext(t, s.Lane(0), "a", "b", "c")
 	wantNothing(t, s.Lane(0))
@@ -508,18 +522,9 @@ func TestLanesOfBefore(t *testing.T) {
 	}
 }
 
-func TestFreeBytes(t *testing.T) {
-	if n, err := freeBytes(t.TempDir()); err != nil || n <= 0 {
-		t.Fatal(n, err)
-	}
-	if _, err := freeBytes(filepath.Join(t.TempDir(), "not there")); err == nil {
-		t.Fatal("no error")
-	}
-}
-
 // TestConcurrent is for the race detector: one who appends, one who reads, one who looks.
 func TestConcurrent(t *testing.T) {
-	s := openMem(t, Config{segmentBytes: 2000}, newMemFiles(), newMemFiles())
+	s := openMem(t, Config{Lanes: 2, segmentBytes: 2000}, disktest.New())
 	const n = 300
 	var wg sync.WaitGroup
 	for i := range s.Lanes() {
@@ -580,10 +585,10 @@ func FuzzSegments(f *testing.F) {
 				}
 			}
 		}
-		dir := newMemFiles()
-		dir.put(segmentName(1), older)
-		dir.put(segmentName(4), newest)
-		dir.put(cursorName, cursor)
+		dir := disktest.New()
+		dir.Put(laneFile(segmentName(1)), older)
+		dir.Put(laneFile(segmentName(4)), newest)
+		dir.Put(laneFile(cursorName), cursor)
 		s := openMem(t, Config{}, dir)
 		l := s.Lane(0)
 		read := 0
