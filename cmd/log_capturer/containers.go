@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,8 @@ const containersDescription = `Asks a running agent how it captures the log of e
   POSITION  time of the newest line that the store has accepted
   LAG       for how long there has been something that is not read
   LINES     accepted by the store since the start or reload of the agent
+  LOST      since then: lines that had been read, bytes of files that could not be
+            read to their ends, and gaps: files that were never seen
   ERRORS    since then
 
 Examples:
@@ -52,7 +55,7 @@ Examples:
   log_capturer containers --method none                 those that are not captured
   log_capturer containers --config config.yaml          the agent with this configuration
   log_capturer containers --url http://10.1.2.3:8401    an agent elsewhere
-  log_capturer containers --json | jq '.containers[] | select(.errors > 0)'
+  log_capturer containers --json | jq '.containers[] | select(.gaps > 0 or .bytes_lost > 0)'
 
 The agent is asked at --url; with --config at the server.host and server.port of
 that file, for which variables must be set as for the agent.
@@ -213,11 +216,11 @@ func table(list []server.Container, f filter) []byte {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // to memory
-	row("NAME", "DRIVER", "METHOD", "REASON", "POSITION", "LAG", "LINES", "ERRORS")
+	row("NAME", "DRIVER", "METHOD", "REASON", "POSITION", "LAG", "LINES", "LOST", "ERRORS")
 	for _, c := range list {
 		if f.takes(c) {
 			row(cell(c.Name, maxCell), cell(c.Driver, maxCell), cell(c.Method, maxCell), cell(c.Reason, maxCell),
-				newest(c.Position), lag(c.LagSeconds), strconv.FormatInt(c.LinesDelivered, 10), strconv.FormatInt(c.Errors, 10))
+				newest(c.Position), lag(c.LagSeconds), strconv.FormatInt(c.LinesDelivered, 10), lost(&c), strconv.FormatInt(c.Errors, 10))
 		}
 	}
 	_ = w.Flush() // to memory
@@ -258,6 +261,23 @@ func newest(position map[string]server.Position) string {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// lost shows what was lost of a container's log.
+func lost(c *server.Container) string {
+	var parts []string
+	for _, p := range []struct {
+		n    int64
+		what string
+	}{{c.LinesLost, "lines"}, {c.BytesLost, "bytes"}, {c.Gaps, "gaps"}} {
+		if p.n == 1 {
+			p.what = strings.TrimSuffix(p.what, "s")
+		}
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	return cmp.Or(strings.Join(parts, ", "), "0")
 }
 
 // lag shows seconds in the largest unit of which there are some, rounded down.

@@ -29,6 +29,8 @@ func containerView(c *monitors.ContainerStatus) server.Container {
 		LagSeconds: c.Lag.Round(time.Millisecond).Seconds(), Errors: c.Errors, LastErrorAt: timeOrNil(c.LastErrAt.UTC()),
 		LinesRead: c.Stats.Read.Load(), LinesDelivered: c.Stats.Delivered.Load(),
 		LinesDeadLettered: c.Stats.DeadLettered.Load(), LinesMalformed: c.Stats.Malformed.Load(),
+		LinesLost: c.Stats.LostLines.Load(), BytesLost: c.Stats.LostBytes.Load(), Gaps: c.Stats.Gaps.Load(),
+		GapAfter: unixOrNil(c.Stats.GapAfter.Load()), GapBefore: unixOrNil(c.Stats.GapBefore.Load()),
 	}
 	if c.Running {
 		v.State = server.StateRunning
@@ -43,18 +45,24 @@ func containerView(c *monitors.ContainerStatus) server.Container {
 		v.LastError = c.Err.Error()
 	}
 	for s, pos := range c.Delivered {
-		if pos.IsZero() {
-			continue
+		if pos.Offset == 0 && pos.Time == 0 {
+			continue // nothing yet
 		}
 		var at server.Position
-		if pos.Time > 0 {
-			t := time.Unix(0, pos.Time).UTC()
-			at.Time = &t
-		}
+		at.Time = unixOrNil(pos.Time)
 		if (pos.File != entry.FileID{}) {
 			at.Offset, at.Inode = &pos.Offset, pos.File.Inode
 		}
 		v.Position[entry.Stream(s).String()] = at
 	}
 	return v
+}
+
+// unixOrNil gives a time of ns since the Unix epoch; nil for 0, which is none.
+func unixOrNil(ns int64) *time.Time {
+	if ns <= 0 {
+		return nil
+	}
+	t := time.Unix(0, ns).UTC()
+	return &t
 }

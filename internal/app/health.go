@@ -240,6 +240,9 @@ func judgeFiles(s states, v *verdict) fileMonitorView {
 	if within(s.now, f.GapAt) {
 		set(server.StatusUnhealthy, "lines were lost: log files had been rotated away before they were read", "larger or more log files (log-opts max-size, max-file) bridge longer outages")
 	}
+	if within(s.now, f.LostAt) {
+		set(server.StatusUnhealthy, "lines were lost: the rest of log files had to be given up", "the log says of each container why, and what would have saved it")
+	}
 	if within(s.now, f.MalformedAt) {
 		set(server.StatusDegraded, "log files contain lines that are no entries of Docker's", "see the dead-letter file; usual causes are a full disk, a power loss or a program that writes to the files")
 	}

@@ -36,6 +36,8 @@ func TestJudge(t *testing.T) {
 		{"every log", states{files: monitors.FileHealth{FilesMonitored: 5, Failed: 5, FailedBy: errors.New("EACCES")}}, server.StatusUnhealthy, "no log can be read: EACCES"},
 		{"lines lost a while ago", states{files: monitors.FileHealth{GapAt: ago(10 * time.Minute)}}, server.StatusUnhealthy, "lines were lost"},
 		{"lines lost long ago", states{files: monitors.FileHealth{GapAt: ago(16 * time.Minute)}}, server.StatusOK, ""},
+		{"the rest of a file lost", states{files: monitors.FileHealth{LostAt: ago(14 * time.Minute)}}, server.StatusUnhealthy, "lines were lost: the rest of log files"},
+		{"the rest of a file lost long ago", states{files: monitors.FileHealth{LostAt: ago(16 * time.Minute)}}, server.StatusOK, ""},
 		{"malformed lines", states{files: monitors.FileHealth{MalformedAt: ago(time.Minute)}}, server.StatusDegraded, "no entries of Docker's"},
 		{"the store fails since a moment", states{lanes: []dispatch.LaneHealth{{}, {FailingSince: ago(29 * time.Second), LastError: "503"}}}, server.StatusDegraded, "the store does not accept lines: 503"},
 		{"the store fails for long", states{lanes: []dispatch.LaneHealth{{FailingSince: ago(31 * time.Second), LastError: "503"}}}, server.StatusUnhealthy, "503"},

@@ -62,35 +62,44 @@ func (c *Client) fail(ctx context.Context, call string, err error) error {
 	}
 }
 
-// socketHint looks at a unix socket that could not be connected to, and says
-// what is wrong and what an operator should do about it; "" when the socket
+// socketHint is what SocketTrouble says, in one; "" when it says nothing.
+func socketHint(host string, err error) string {
+	what, remedy := SocketTrouble(host, err)
+	if what == "" {
+		return ""
+	}
+	return what + ": " + remedy
+}
+
+// SocketTrouble looks at a unix socket that could not be connected to, and says
+// what is wrong and what an operator should do about it; nothing when the socket
 // looks fine or host is none. The moby client replaces the reason of a failed
 // connect by a text of its own, so that the reason is looked up.
-func socketHint(host string, err error) string {
+func SocketTrouble(host string, err error) (what, remedy string) {
 	path, ok := strings.CutPrefix(host, "unix://")
 	if !ok {
-		return ""
+		return "", ""
 	}
 	var st unix.Stat_t
 	statErr := unix.Stat(path, &st)
 	switch {
 	case errors.Is(statErr, syscall.ENOENT):
-		return fmt.Sprintf("%s does not exist: is Docker running? In a container mount the socket (-v %s:%s)", path, path, path)
+		return path + " does not exist", fmt.Sprintf("is Docker running? In a container mount the socket (-v %s:%s)", path, path)
 	case errors.Is(statErr, syscall.EACCES):
-		return fmt.Sprintf("no permission to look at %s as user %d: its directory is closed to the agent", path, os.Geteuid())
+		return fmt.Sprintf("no permission to look at %s as user %d", path, os.Geteuid()), "its directory is closed to the agent"
 	case statErr != nil:
-		return ""
+		return "", ""
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return fmt.Sprintf("%s is a directory: it was mounted before Docker had made the socket; start Docker, remove the directory, then recreate the agent's container", path)
+		return path + " is a directory", "it was mounted before Docker had made the socket; start Docker, remove the directory, then recreate the agent's container"
 	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return fmt.Sprintf("%s is no socket: check docker.host", path)
+		return path + " is no socket", "check docker.host"
 	case errors.Is(unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS), syscall.EACCES):
-		return fmt.Sprintf("no permission on %s as user %d: give the agent the group %d (systemd: SupplementaryGroups=%d, container: --group-add %d)",
-			path, os.Geteuid(), st.Gid, st.Gid, st.Gid)
+		return fmt.Sprintf("no permission on %s as user %d", path, os.Geteuid()),
+			fmt.Sprintf("give the agent the group %d (systemd: SupplementaryGroups=%d, container: --group-add %d)", st.Gid, st.Gid, st.Gid)
 	case errors.Is(err, syscall.ECONNREFUSED),
 		strings.Contains(err.Error(), "Cannot connect to the Docker daemon"): // moby's text for it
-		return fmt.Sprintf("nobody listens on %s: is Docker running? A container that mounts the socket keeps the old one when Docker makes a new one: recreate it, or mount the directory", path)
+		return "nobody listens on " + path, "is Docker running? A container that mounts the socket keeps the old one when Docker makes a new one: recreate it, or mount the directory"
 	default:
-		return ""
+		return "", ""
 	}
 }

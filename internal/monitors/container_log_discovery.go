@@ -178,9 +178,21 @@ func openLogFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
-// explain adds to the error of a log's file what an operator can do about it.
-// It names the first directory on the way that is missing or closed, with its
-// mode.
+// FileError is why a log cannot be read from its file.
+type FileError struct {
+	// What is the error with what was found, Remedy what an operator can do.
+	What, Remedy string
+
+	err error
+}
+
+func (e *FileError) Error() string { return e.What + ": " + e.Remedy }
+
+func (e *FileError) Unwrap() error { return e.err }
+
+// explain adds to the error of a log's file what an operator can do about it, as
+// a *FileError, where there is something to say. It names the first directory on
+// the way that is missing or closed, with its mode.
 func explain(err error) error {
 	var pe *fs.PathError
 	if !errors.As(err, &pe) {
@@ -189,14 +201,23 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		at, mode := blockedAt(pe.Path)
-		return fmt.Errorf("%w (%s has mode %v and uid %d may not pass): run the agent as root or give it the capability CAP_DAC_READ_SEARCH", err, at, mode, os.Geteuid())
+		return &FileError{
+			What:   fmt.Sprintf("%v (%s has mode %v and uid %d may not pass)", err, at, mode, os.Geteuid()),
+			Remedy: "run the agent as root or give it the capability CAP_DAC_READ_SEARCH", err: err,
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		dir := filepath.Dir(pe.Path)
 		if parent := filepath.Dir(dir); !exists(parent) {
-			return fmt.Errorf("%w: Docker's directory %s is not visible here: mount it read-only at the same path, or set docker.containers_dir to where it is mounted", err, parent)
+			return &FileError{
+				What:   fmt.Sprintf("%v: Docker's directory %s is not visible here", err, parent),
+				Remedy: "mount it read-only at the same path, or set docker.containers_dir to where it is mounted", err: err,
+			}
 		}
 		if !exists(dir) {
-			return fmt.Errorf("%w: the container's directory is not visible here: is %s that of this engine (docker info: Docker Root Dir)?", err, filepath.Dir(dir))
+			return &FileError{
+				What:   fmt.Sprintf("%v: the container's directory is not visible here", err),
+				Remedy: fmt.Sprintf("is %s that of this engine (docker info: Docker Root Dir)?", filepath.Dir(dir)), err: err,
+			}
 		}
 	}
 	return err
@@ -230,7 +251,7 @@ func checkContainersDir(dir string, containers bool) error {
 	_, err := os.Stat(dir + "/.")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %s", err, mount)
+		return &FileError{What: err.Error(), Remedy: mount, err: err}
 	case err != nil:
 		return explain(err)
 	case !containers:
@@ -242,7 +263,7 @@ func checkContainersDir(dir string, containers bool) error {
 		_ = d.Close()
 	}
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s is empty, though Docker has containers: %s", dir, mount)
+		return &FileError{What: dir + " is empty, though Docker has containers", Remedy: mount, err: err}
 	}
 	return nil
 }

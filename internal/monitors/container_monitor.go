@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -72,6 +71,7 @@ type ContainerMonitor struct {
 	cfg     ContainerMonitorConfig
 	routing *prometheus.CounterVec
 	breaks  *prometheus.CounterVec
+	unseen  prometheus.Counter
 
 	// Owned by the goroutine of loop.
 	retry map[string]*retrying // containers that could not be inspected
@@ -127,6 +127,10 @@ func NewContainerMonitor(cfg ContainerMonitorConfig) (*ContainerMonitor, error) 
 			Name: "log_capturer_breaker_changes_total",
 			Help: "Containers that went to streaming because their file could not be read, and that came back to it.",
 		}, []string{"to"}),
+		unseen: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "log_capturer_containers_removed_unseen_total",
+			Help: "Containers that were removed while the agent was down: what they had written since it stopped is lost.",
+		}),
 		retry:  make(map[string]*retrying),
 		posted: mailbox{signal: make(chan struct{}, 1)},
 		routes: make(map[string]*containerRoute),
@@ -140,7 +144,7 @@ func NewContainerMonitor(cfg ContainerMonitorConfig) (*ContainerMonitor, error) 
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "log_capturer_" + name, Help: help},
 			func() float64 { return float64(f(m.Health())) })
 	}
-	cfg.Registerer.MustRegister(m.routing, m.breaks,
+	cfg.Registerer.MustRegister(m.routing, m.breaks, m.unseen,
 		gauge("containers_not_captured", "Containers whose logs cannot be read as the agent is configured.", func(h ContainerHealth) (n int) {
 			for _, of := range h.NotCaptured {
 				n += of
@@ -269,7 +273,9 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 	m.inspect(ctx, unknown)
 	// What was destroyed while nobody told us: while the agent or the engine
 	// was down.
-	for _, id := range slices.Concat(m.known(), m.cfg.Saved.Keys()) {
+	saved := m.cfg.Saved.Keys()
+	m.countUnseen(saved, there)
+	for _, id := range slices.Concat(m.known(), saved) {
 		if !there[id] {
 			m.gone(id)
 		}
@@ -282,6 +288,27 @@ func (m *ContainerMonitor) resync(ctx context.Context, all []docker.Summary) {
 	m.mu.Lock()
 	m.synced = true
 	m.mu.Unlock()
+}
+
+// countUnseen counts, at the first list, the containers with a saved position that
+// are no more: whether they had written anything behind it, nobody can tell.
+func (m *ContainerMonitor) countUnseen(saved []string, there map[string]bool) {
+	m.mu.Lock()
+	first := !m.synced
+	m.mu.Unlock()
+	if !first {
+		return // saved are also those of which the last lines are on their way
+	}
+	n := 0
+	for _, id := range saved {
+		if !there[id] {
+			n++
+		}
+	}
+	if n > 0 {
+		m.unseen.Add(float64(n))
+		m.cfg.Logger.Info("containers were removed while the agent was down: what they had written since it stopped is lost", "containers", n)
+	}
 }
 
 // streamed reports whether a container's log is streamed.
@@ -328,16 +355,12 @@ func (m *ContainerMonitor) knowEngine(ctx context.Context) bool {
 
 // containersDir is where this process sees the containers' directories.
 func (m *ContainerMonitor) containersDir() string {
-	return cmp.Or(m.cfg.ContainersDir, filepath.Join(m.info.RootDir, "containers"))
+	return containersDirOf(m.cfg.ContainersDir, m.info.RootDir)
 }
 
 // fileInfo says where a container's log is and how it is labelled.
 func (m *ContainerMonitor) fileInfo(c docker.Container) ContainerLogFileInfo {
-	dir := m.cfg.ContainersDir
-	if dir == "" && c.LogPath == "" {
-		dir = m.containersDir()
-	}
-	info := fileInfoOf(dir, c)
+	info := fileInfoFor(m.cfg.ContainersDir, m.info.RootDir, c)
 	info.Host = cmp.Or(m.cfg.Host, m.info.Name)
 	return info
 }
@@ -465,13 +488,7 @@ func (m *ContainerMonitor) selectContainer(r *containerRoute) {
 	c := r.info
 	saved, _ := m.cfg.Saved.Lookup(c.ID)
 	name := namesOf(c, saved.Note).name
-	captured, reason := m.cfg.Selection.decide(name, c.Image, c.Labels)
-	if c.ID == m.cfg.SelfID && !enabled(c.Labels) {
-		captured, reason = false, "the agent's own container; label "+enableLabel+"=true captures it"
-	}
-	if captured {
-		reason = ""
-	}
+	reason := m.cfg.Selection.excludes(name, c, m.cfg.SelfID)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.name, r.excluded = name, reason
@@ -770,7 +787,7 @@ func (m *ContainerMonitor) Containers() []ContainerStatus {
 			st, _ = m.cfg.Files.status(c.ID, now)
 		case MethodStreaming:
 			if st, _ = m.cfg.Streams.status(c.ID, now); st.noLog {
-				c.Method, c.Reason = routeNone.method(), "the engine cannot read its log back"
+				c.Method, c.Reason = routeNone.method(), noLogReason
 			}
 		}
 		c.Lag, c.UnreadBytes, c.Errors, c.LastErr, c.LastErrAt = st.lag, st.unreadBytes, st.errors, st.lastErr, st.lastErrAt

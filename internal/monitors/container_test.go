@@ -447,6 +447,16 @@ func TestContainerMonitorForgetsWhatIsGone(t *testing.T) {
 	if got := c.store.Keys(); !reflect.DeepEqual(got, []string{"kept"}) {
 		t.Errorf("positions: %q", got)
 	}
+	// What that one had written last was never seen. Later lists have on them, or
+	// not, what is known to be removed.
+	if got := metric(t, c.reg, "containers_removed_unseen_total"); got != 1 {
+		t.Errorf("%v containers were removed unseen", got)
+	}
+	c.engine.remove("kept")
+	c.resync()
+	if got := metric(t, c.reg, "containers_removed_unseen_total"); got != 1 {
+		t.Errorf("%v containers were removed unseen, after one that was seen", got)
+	}
 }
 
 func TestContainerMonitorEvents(t *testing.T) {

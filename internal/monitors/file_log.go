@@ -12,24 +12,26 @@ type fileLog struct {
 	containerLog
 	lane   int // never changes
 	tail   *tail.Log
-	placed bool // reading goes on from where delivery had stopped
+	placed bool     // reading goes on from where delivery had stopped
+	passed []passed // the files that lines on their way are from, oldest first
 
 	schedule
 }
 
 // visitResult is what one visit of a log came to.
 type visitResult struct {
-	news      bool // something has been read
-	more      bool // there may be more to read at once
-	truncated bool
-	err       error
+	news bool // something has been read
+	more bool // there may be more to read at once
+	// chunk is what was read; its data is valid until the next visit.
+	chunk tail.Chunk
+	err   error
 }
 
 // visit reads at most one buffer's worth of a log into the batch. final: the
 // container has exited, what is there is all there is.
 func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r visitResult) {
 	c, err := lg.tail.Next(buf)
-	r.err, r.truncated = err, c.Truncated
+	r.err, r.chunk = err, c
 	j.counts.nuls += int(c.Hole)
 	if c.Truncated {
 		// What is there now is new content; what was to be skipped is gone.

@@ -90,6 +90,8 @@ type FileMonitorConfig struct {
 	// Access, unless nil, is told of each failure to read a container's log, and
 	// with nil when it can be read again. It must neither block nor call back.
 	Access func(id string, err error)
+	// Wake, unless nil, takes the place of the kernel's inotify.
+	Wake WakeSource
 
 	Metrics *FileMetrics
 }
@@ -111,7 +113,8 @@ type FileMonitor struct {
 	said   map[string]struct{}   // problems that were logged and are not over
 	failed logProblems[*fileLog] // logs that cannot be read now
 	ended  bool                  // Run has: nothing is opened any more
-	gapAt  time.Time             // when lines were last found to be lost
+	gapAt  time.Time             // when files were last found to be lost that were never seen
+	lostAt time.Time             // when the rest of a file was last lost that was
 }
 
 // logState says whose a log is.
@@ -143,8 +146,16 @@ type schedule struct {
 	// far as notifications have told; firstSeq is tail.Seq at that time.
 	created, firstSeq int64
 	// exact: the log was watched before there was a file, so that every one was
-	// told.
-	exact bool
+	// told. blind: some were not told, or may not have been.
+	exact, blind bool
+	// gapAhead: reading has not come to the latest gap yet, which lies behind the
+	// file with the number gapSeq.
+	gapAhead bool
+	gapSeq   int64
+	// current is the source of the lines that are read, and needed the number of
+	// the oldest file that would be read again after a kill.
+	current *entry.Source
+	needed  int64
 	// quiet counts the reads in a row that brought nothing, unseen the polls
 	// that could not see the path, or its directory, though the container is
 	// there.
@@ -164,8 +175,12 @@ type laneQueue struct {
 }
 
 // NewFileMonitor makes a FileMonitor. It starts nothing but asks the kernel for
-// an inotify instance; without one the monitor only polls.
+// an inotify instance, unless Config.Wake takes its place; without one the monitor
+// only polls.
 func NewFileMonitor(cfg FileMonitorConfig) *FileMonitor {
+	if cfg.Wake != nil {
+		return newFileMonitor(cfg, outside{newPollOnly(), cfg.Wake})
+	}
 	var wake wakeSource
 	n, err := newInotify()
 	if err != nil {
@@ -212,7 +227,7 @@ func (m *FileMonitor) Run(ctx context.Context) error {
 	m.ended = true
 	for _, lg := range m.logs {
 		if lg.tail != nil {
-			lg.tail.Close()
+			m.close(lg, lostStopped)
 		}
 	}
 	clear(m.logs)
@@ -239,7 +254,7 @@ func (m *FileMonitor) add(info ContainerLogFileInfo) {
 	m.mu.Unlock()
 	lg := &fileLog{}
 	lg.containerLog, lg.startNames = m.cfg.newLog(info, MethodFileMonitor)
-	lg.wd, lg.exited, lg.lane = -1, !info.Running, lg.src.Lane
+	lg.wd, lg.exited, lg.lane, lg.current = -1, !info.Running, lg.src.Lane, lg.src
 	m.mu.Lock()
 	m.logs[info.ID] = lg
 	m.mu.Unlock()
@@ -281,13 +296,15 @@ func (m *FileMonitor) containerRemoved(id string) {
 	}
 	lg.exited, lg.removed = true, true
 	if lg.state == stateClosed {
-		m.drop(lg)
+		m.neverOpened(lg)
+		m.drop(lg, lostNothing)
 		m.mu.Unlock()
 		m.forgotten.forget(id)
 		return
 	}
 	if lg.tail != nil {
 		lg.tail.MarkFinal()
+		lg.flagUnlinked()
 	}
 	m.news(lg)
 	m.mu.Unlock()
@@ -306,7 +323,8 @@ func (m *FileMonitor) release(id string) bool {
 		m.mu.Unlock()
 		return false
 	}
-	m.drop(lg)
+	m.drop(lg, lostStreamed)
+	lg.current.Unlinked.Store(true) // nobody sees any more whether they are
 	m.mu.Unlock()
 	if lg.placed {
 		m.cfg.Registry.Unregister(lg.log)
@@ -390,8 +408,9 @@ func (m *FileMonitor) take(lane int) *fileLog {
 	return lg
 }
 
-// drop lets a log go for good. mu is held, and nobody else has it in hand.
-func (m *FileMonitor) drop(lg *fileLog) {
+// drop lets a log go for good; what is lost by that counts under a reason. mu is
+// held, and nobody else has it in hand.
+func (m *FileMonitor) drop(lg *fileLog, reason lossReason) {
 	lg.state = stateGone
 	if m.logs[lg.id] == lg {
 		delete(m.logs, lg.id)
@@ -406,7 +425,7 @@ func (m *FileMonitor) drop(lg *fileLog) {
 		lg.wd = -1
 	}
 	if lg.tail != nil {
-		lg.tail.Close()
+		m.close(lg, reason)
 	}
 }
 
@@ -435,7 +454,8 @@ func (m *FileMonitor) open(lg *fileLog) {
 			return
 		}
 		if err == nil {
-			lg.tail, lg.unseen = t, 0
+			lg.tail, lg.unseen, lg.passed, lg.needed = t, 0, nil, t.Oldest()
+			lg.blind = lg.blind || lg.wd < 0
 			if !lg.exact {
 				lg.created, lg.firstSeq = 0, t.Seq()
 			}
@@ -448,7 +468,7 @@ func (m *FileMonitor) open(lg *fileLog) {
 			exact := lg.exact
 			m.mu.Unlock()
 			if exact {
-				m.missedFiles(lg, t)
+				m.missedFiles(lg, t, tail.Change{Files: t.Held()})
 			}
 			return
 		}
@@ -460,7 +480,8 @@ func (m *FileMonitor) open(lg *fileLog) {
 		lg.state = stateClosed
 		switch {
 		case lg.removed:
-			m.drop(lg)
+			m.neverOpened(lg)
+			m.drop(lg, lostNothing)
 			m.mu.Unlock()
 			m.forgotten.forget(lg.id)
 			return
@@ -468,7 +489,7 @@ func (m *FileMonitor) open(lg *fileLog) {
 			m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, explain(err)))
 		case lg.exited && exists(filepath.Dir(lg.path)):
 			// Its log was deleted, or it never wrote one; a start brings it back.
-			m.drop(lg)
+			m.drop(lg, lostNothing)
 			m.cfg.Logger.Debug("exited container has no log file", "container", lg.name, "path", lg.path)
 		case exists(filepath.Dir(lg.path)):
 			// Not started yet. What comes is all new.
@@ -511,14 +532,26 @@ func (m *FileMonitor) resume(lg *fileLog, t *tail.Log) error {
 		// The time is for the other road.
 		end := entry.Position{File: id, Offset: offset, Time: time.Now().UnixNano()}
 		saved.Read = [entry.NumStreams]entry.Position{end, end}
+	default:
+		if _, err := t.SeekTo(t.Oldest(), 0); err != nil {
+			return err
+		}
+		// Where reading begins: else it would not be known after a crash that
+		// rotation has taken it before anything was delivered.
+		id, _, _ := t.Where()
+		for s, pos := range saved.Read {
+			if pos.IsZero() {
+				saved.Read[s] = entry.Position{File: id}
+			}
+		}
 	}
 	if plan.lost != ([entry.NumStreams]bool{}) {
-		m.cfg.Metrics.gaps.Inc()
+		last := max(saved.Read[0].Time, saved.Read[1].Time)
 		m.mu.Lock()
-		m.gapAt = time.Now()
+		m.gap(lg, 1, t.Oldest()-1, last)
 		m.mu.Unlock()
 		m.cfg.Logger.Warn("the file in which reading had stopped is gone: what was written to it afterwards is lost; larger or more log files (log-opts max-size, max-file) bridge longer outages",
-			"container", lg.name, "path", lg.path, "last_line", time.Unix(0, max(saved.Read[0].Time, saved.Read[1].Time)).UTC())
+			"container", lg.name, "path", lg.path, "last_line", time.Unix(0, last).UTC())
 	}
 	m.cfg.resume(&lg.containerLog, saved.Read, &plan)
 	return nil
@@ -664,7 +697,7 @@ func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
 		if e.ended {
 			delete(m.byWD, e.wd)
 			if lg.wd == e.wd {
-				lg.wd = -1
+				lg.wd, lg.blind = -1, true
 			}
 		}
 		state := lg.state
@@ -692,7 +725,11 @@ func (m *FileMonitor) countCreated(events []wakeEvent) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range events {
-		if lg := m.byWD[e.wd]; e.created && lg != nil {
+		if e.overflow {
+			for _, lg := range m.logs {
+				lg.blind = true
+			}
+		} else if lg := m.byWD[e.wd]; e.created && lg != nil {
 			lg.created++
 		}
 	}
@@ -724,10 +761,7 @@ func (m *FileMonitor) follow(lg *fileLog, t *tail.Log) (tail.State, error) {
 	if err == nil && state == tail.Rotated {
 		var change tail.Change
 		change, err = t.Refresh()
-		m.cfg.Metrics.rotations.Add(float64(change.Files))
-		if (change.Gap || lg.exact) && !change.Behind {
-			m.missedFiles(lg, t)
-		}
+		m.changed(lg, t, change)
 	}
 	if err != nil {
 		m.cannotLook(err)
@@ -735,22 +769,39 @@ func (m *FileMonitor) follow(lg *fileLog, t *tail.Log) (tail.State, error) {
 	return state, err
 }
 
+// changed takes account of what a look at the files has found.
+func (m *FileMonitor) changed(lg *fileLog, t *tail.Log, change tail.Change) {
+	m.cfg.Metrics.rotations.Add(float64(change.Files))
+	if (change.Gap || lg.exact) && !change.Behind {
+		m.missedFiles(lg, t, change)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if lg.tail == t {
+		lg.flagUnlinked()
+	}
+}
+
 // missedFiles finds out, after a look, whether more files were made than were
 // found: the others are lost.
-func (m *FileMonitor) missedFiles(lg *fileLog, t *tail.Log) {
+func (m *FileMonitor) missedFiles(lg *fileLog, t *tail.Log, change tail.Change) {
 	m.mu.Lock()
-	lost := lg.created - (t.Seq() - lg.firstSeq)
+	seq := t.Seq()
+	lost := missed(lg.created, seq, lg.firstSeq, change.Gap, lg.blind)
 	if lost > 0 {
-		lg.created -= lost
-		m.gapAt = time.Now()
+		lg.created = seq - lg.firstSeq
+		m.gap(lg, lost, seq-int64(change.Files), 0)
 	}
 	m.mu.Unlock()
-	if lost <= 0 {
-		return
+	switch {
+	case lost <= 0:
+	case change.KeptOut:
+		m.cfg.Logger.Warn("log files were rotated away while no more of them could be held open: their lines are lost; room in the spool (spool.max_bytes) lets the others be read meanwhile, a higher limit on open files (LimitNOFILE, ulimit -n) holds more, larger or more log files (log-opts max-size, max-file) keep them",
+			"container", lg.name, "files", lost)
+	default:
+		m.cfg.Logger.Warn("log files were rotated away faster than they could be taken hold of: their lines are lost; larger or more log files (log-opts max-size, max-file) prevent it",
+			"container", lg.name, "files", lost)
 	}
-	m.cfg.Metrics.gaps.Add(float64(lost))
-	m.cfg.Logger.Warn("log files were rotated away faster than they could be taken hold of: their lines are lost; larger or more log files (log-opts max-size, max-file) prevent it",
-		"container", lg.name, "files", lost)
 }
 
 // cannotLook notes that a rotation may be missed.
@@ -841,6 +892,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 				// often (of files that were found before) does not add up.
 				m.mu.Lock()
 				lg.created = t.Seq() - lg.firstSeq
+				lg.blind = lg.wd < 0
 				m.mu.Unlock()
 			case found == tail.Grown && state != stateIdle:
 				// A tick or a reader will see it.
@@ -966,7 +1018,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		_, err := m.follow(lg, lg.tail)
 		final = err == nil
 	}
-	ignored := lg.ignored
+	ignored, latest := lg.ignored, lg.latest
 	var r visitResult
 	if !lg.placed {
 		r.err = m.resume(lg, lg.tail)
@@ -974,14 +1026,18 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	}
 	if lg.placed {
 		r = j.visit(lg, b, buf, final)
+		if r.chunk.Change != (tail.Change{}) {
+			m.changed(lg, lg.tail, r.chunk.Change)
+		}
+		m.pass(lg, &r)
 	}
 	if unseen && !r.news && r.err == nil {
 		r.err = lg.visible()
 	}
 	m.cfg.sayIgnored(&lg.containerLog, ignored)
-	if r.truncated {
+	if r.chunk.Truncated {
 		m.cfg.Metrics.truncations.Inc()
-		m.cfg.Logger.Warn("log file was truncated by somebody else; it is read anew from its start", "container", lg.name, "path", lg.path)
+		m.cfg.Logger.Warn("log file was truncated by somebody else; it is read anew from its start", "container", lg.name, "path", lg.path, "lost_bytes", r.chunk.Lost)
 	}
 	done := false
 	if final && !r.news && r.err == nil {
@@ -991,6 +1047,7 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	}
 
 	m.mu.Lock()
+	m.countLost(lg, &r, latest)
 	if r.err != nil {
 		m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, r.err))
 		lg.state = stateFailed
@@ -1038,9 +1095,13 @@ func (m *FileMonitor) letGo(lg *fileLog, removed bool) {
 		m.cfg.Registry.Unregister(lg.log)
 	}
 	m.mu.Lock()
+	reason := lostExited
+	if lg.over {
+		reason = lostNothing
+	}
 	if removed || lg.removed || lg.over || lg.exited && lg.coming == nil {
 		removed = lg.removed
-		m.drop(lg)
+		m.drop(lg, reason)
 		m.mu.Unlock()
 		if removed {
 			m.forgotten.forget(lg.id)
@@ -1049,7 +1110,7 @@ func (m *FileMonitor) letGo(lg *fileLog, removed bool) {
 	}
 	// It has been started meanwhile, and goes on from its position.
 	delete(m.active, lg)
-	lg.tail.Close()
+	m.close(lg, reason)
 	lg.tail, lg.placed, lg.state = nil, false, stateClosed
 	m.mu.Unlock()
 	m.open(lg)
@@ -1065,9 +1126,9 @@ type FileHealth struct {
 	FailedBy error
 	// Held are the logs that the store refuses for now.
 	Held int
-	// MalformedAt and GapAt are when a malformed line, and lines lost, were last
-	// found; zero if never.
-	MalformedAt, GapAt time.Time
+	// MalformedAt is when a malformed line was last found, GapAt files that were
+	// never seen, LostAt the rest of one that was; zero if never.
+	MalformedAt, GapAt, LostAt time.Time
 }
 
 // Health gives the monitor's state. It costs an fstat for each file held.
@@ -1075,7 +1136,7 @@ func (m *FileMonitor) Health() FileHealth {
 	m.mu.Lock()
 	h := FileHealth{
 		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed), FailedBy: m.failed.longest(),
-		GapAt: m.gapAt, MalformedAt: m.cfg.Lines.malformedAt(),
+		GapAt: m.gapAt, LostAt: m.lostAt, MalformedAt: m.cfg.Lines.malformedAt(),
 	}
 	tails := make([]*tail.Log, 0, len(m.logs))
 	for _, lg := range m.logs {

@@ -201,3 +201,42 @@ func (p *pollOnly) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error
 	}
 	return events, nil
 }
+
+// WakeSource takes the kernel's place where changes of files are simulated. Like
+// inotify it only wakes. Its methods are safe for concurrent use.
+type WakeSource interface {
+	// Watch watches a directory for files that appear or are renamed in it, and
+	// with writes for data written to them. Watching it again changes that. wd
+	// names it in events; below zero: it is not watched.
+	Watch(dir string, writes bool) (wd int, err error)
+	// Forget ends a watch.
+	Forget(wd int)
+	// Wait gives what has happened, waiting for it until a time or a kick.
+	Wait(until time.Time, kicks <-chan struct{}) []WakeEvent
+}
+
+// WakeEvent is one notification of a WakeSource.
+type WakeEvent struct {
+	WD       int
+	Appeared bool // a file was created or renamed
+	Created  bool // and it is a new log
+	Written  bool // data was written
+	Ended    bool // the watch is no more: the directory is gone
+	Overflow bool // events were lost; WD says nothing
+}
+
+// outside is the wakeSource over a WakeSource.
+type outside struct {
+	*pollOnly
+	WakeSource
+}
+
+func (o outside) watch(dir string, writes bool) (int, error) { return o.Watch(dir, writes) }
+func (o outside) forget(wd int)                              { o.Forget(wd) }
+
+func (o outside) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error) {
+	for _, e := range o.Wait(until, o.kicks) {
+		events = append(events, wakeEvent{wd: e.WD, appeared: e.Appeared, created: e.Created, written: e.Written, ended: e.Ended, overflow: e.Overflow})
+	}
+	return events, nil
+}

@@ -75,14 +75,24 @@ type FileMetrics struct {
 	events, rotations, missed, gaps    prometheus.Counter
 	truncations, resumesByTime         prometheus.Counter
 	readErrors, watchErrors, readBytes prometheus.Counter
+	lostBytes                          *prometheus.CounterVec
 	reg                                prometheus.Registerer
 }
 
 // NewFileMetrics registers the counters.
 func NewFileMetrics(reg prometheus.Registerer) *FileMetrics {
 	counter := counters(reg)
+	lostBytes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "log_capturer_lost_bytes_total",
+		Help: "Bytes of log files that were open and could not be read to their ends, by reason.",
+	}, []string{"reason"})
+	reg.MustRegister(lostBytes)
+	for _, reason := range lossReasons {
+		lostBytes.WithLabelValues(string(reason))
+	}
 	return &FileMetrics{
 		reg:           reg,
+		lostBytes:     lostBytes,
 		events:        counter("file_events_total", "Notifications of inotify that were handled."),
 		rotations:     counter("file_rotation_total", "Files that rotation made and that were taken hold of."),
 		missed:        counter("file_events_missed_total", "Changes of a log that no notification had told, found by the poll."),

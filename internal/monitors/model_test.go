@@ -29,7 +29,10 @@ import (
 //
 //   - no line is missing, and each stream's come in order;
 //   - no line comes twice, except those that were not acknowledged at a crash;
-//   - what comes bears the text, the time and the name that it had when written.
+//   - what comes bears the text, the time and the name that it had when written;
+//   - it is counted, and nothing is counted as lost.
+//
+// What is lost when there is no such mercy is TestModelLosses.
 func TestModelFollow(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newModel(rt)
@@ -108,6 +111,10 @@ type model struct {
 	buf    []byte
 	looked int // rotations done when the agent had last seen every file
 
+	// What has been read, by the container's counters and by the lines that came.
+	stats *entry.Stats
+	came  int64
+
 	// The other road.
 	road Route
 	api  *fakeAPI
@@ -136,7 +143,7 @@ func newModel(rt *rapid.T) *model {
 	}
 	m := &model{
 		rt: rt, dir: filepath.Join(root, modelID), data: filepath.Join(root, "data-0"),
-		clock: t0.UnixNano(), name: "web", road: routeFile, api: newFakeAPI(),
+		clock: t0.UnixNano(), name: "web", road: routeFile, api: newFakeAPI(), stats: &entry.Stats{},
 		buf: make([]byte, rapid.SampledFrom([]int{400, 700, 2000}).Draw(rt, "buffer")),
 	}
 	if err := os.Mkdir(m.dir, 0o700); err != nil {
@@ -188,7 +195,7 @@ func (m *model) held() *tail.Log {
 func (m *model) info() ContainerLogFileInfo {
 	i := ContainerLogFileInfo{
 		ID: modelID, Name: m.name, Image: "repo/app:1", Host: "h", Driver: DriverJSONFile, LogPath: m.w.Path,
-		Running: !m.w.Stopped(), Created: t0, StartedAt: time.Unix(0, m.startedAt),
+		Running: !m.w.Stopped(), Created: t0, StartedAt: time.Unix(0, m.startedAt), stats: m.stats,
 	}
 	if m.finished > 0 {
 		i.FinishedAt = time.Unix(0, m.finished)
@@ -223,6 +230,14 @@ func (m *model) stopAgent() {
 		if lg.tail != nil {
 			lg.tail.Close()
 		}
+	}
+}
+
+// account holds the container's counters against what has come: as long as no line
+// is missing no byte is lost.
+func (m *model) account() {
+	if read, lost := m.stats.Read.Load(), m.stats.LostBytes.Load(); read != m.came || lost != 0 {
+		m.rt.Fatalf("%d lines came, %d were counted; %d bytes are counted as lost", m.came, read, lost)
 	}
 }
 
@@ -640,6 +655,7 @@ func (m *model) sent(b *entry.Batch) {
 				m.rt.Fatalf("%v: no span covers it", l)
 			}
 			sp.lines = append(sp.lines, l)
+			m.came++
 		}
 	}
 }
@@ -909,6 +925,7 @@ func (m *model) end() {
 	if m.badSeen != len(m.garbage) {
 		m.rt.Fatalf("%d malformed lines of %d delivered", m.badSeen, len(m.garbage))
 	}
+	m.account()
 	m.fm.containerRemoved(modelID)
 	if left := m.store.Keys(); len(left) > 0 && !m.inFlight() {
 		m.rt.Fatalf("positions left of a container that is no more: %v", left)

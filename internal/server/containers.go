@@ -42,11 +42,16 @@ type Container struct {
 	LagSeconds float64 `json:"lag_seconds"`
 	// UnreadBytes is nil where it cannot be known: for all but files.
 	UnreadBytes *int64 `json:"unread_bytes,omitempty"`
-	// The lines are counted since the start or reload of the agent.
+	// The lines, and what is lost, are counted since the start or reload of the agent.
 	LinesRead         int64      `json:"lines_read"`
 	LinesDelivered    int64      `json:"lines_delivered"`
 	LinesDeadLettered int64      `json:"lines_dead_lettered"`
 	LinesMalformed    int64      `json:"lines_malformed"`
+	LinesLost         int64      `json:"lines_lost"`          // of those read
+	BytesLost         int64      `json:"bytes_lost"`          // of log files that were open
+	Gaps              int64      `json:"gaps"`                // places where lines are missing that were never seen
+	GapAfter          *time.Time `json:"gap_after,omitempty"` // the latest gap lies between these
+	GapBefore         *time.Time `json:"gap_before,omitempty"`
 	Errors            int64      `json:"errors"`
 	LastError         string     `json:"last_error,omitempty"` // no secrets: it is shown to everybody
 	LastErrorAt       *time.Time `json:"last_error_at,omitempty"`

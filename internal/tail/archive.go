@@ -53,6 +53,11 @@ func (a *archive) readAt(buf []byte, off int64) (int, error) {
 	return copy(buf, a.held), nil
 }
 
+// readOut reports whether there is known to be nothing from offset off on.
+func (a *archive) readOut(off int64) bool {
+	return errors.Is(a.err, io.EOF) && off >= a.off+int64(len(a.held))
+}
+
 // fdReader reads a raw descriptor.
 type fdReader int
 

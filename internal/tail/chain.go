@@ -21,10 +21,19 @@ type Change struct {
 	Files int
 	// Gap is set when the file that was the newest is no longer among the
 	// parts of the log: those that came directly after it may have been
-	// unlinked before they were seen.
+	// unlinked before they were seen. It is told again until nothing is behind.
 	Gap bool
-	// Behind is set when there are more files that are not held yet.
-	Behind bool
+	// Behind is set when there are more files that are not held yet, KeptOut when
+	// there were, since the last look after which there were none.
+	Behind, KeptOut bool
+}
+
+// add adds what a later look has found.
+func (c *Change) add(later Change) {
+	c.Files += later.Files
+	c.Gap = c.Gap || later.Gap
+	c.KeptOut = c.KeptOut || later.KeptOut
+	c.Behind = later.Behind
 }
 
 // snapshotTries bounds how often a directory is read again because a rotation
@@ -61,6 +70,7 @@ func (l *Log) Refresh() (Change, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			// The directory has gone: with its container, or because a file
 			// system was unmounted. The owner learns the former from Docker.
+			l.named = l.seq + 1
 			err = nil
 		}
 		return ch, err
@@ -68,7 +78,7 @@ func (l *Log) Refresh() (Change, error) {
 	fresh, found := snap.newer(parts)
 	if n := len(l.chain); n > 0 {
 		newest := l.chain[n-1]
-		ch.Gap = !found && len(fresh) > 0
+		l.gap = l.gap || !found && len(fresh) > 0
 		if len(parts) == 0 || parts[0].index > 0 || parts[0].key() != newest.key() {
 			newest.final = true
 		}
@@ -96,9 +106,31 @@ func (l *Log) Refresh() (Change, error) {
 		l.behind = true
 		err = ErrDescriptors
 	}
-	ch.Behind = l.behind
+	l.keptOut = l.keptOut || l.behind
+	ch.Gap, ch.Behind, ch.KeptOut = l.gap, l.behind, l.keptOut
+	if !l.behind {
+		l.gap, l.keptOut = false, false
+	}
+	l.named = l.oldestNamed(parts)
 	snap.closeAll()
 	return ch, err
+}
+
+// oldestNamed gives the number of the oldest of the parts, newest first: rotation
+// unlinks the oldest, so that those with a name are the last in a row. If none of
+// them is held, all that are held come before. mu is held.
+func (l *Log) oldestNamed(parts []part) int64 {
+	if l.removed {
+		return l.seq + 1
+	}
+	for i, p := range parts {
+		for _, f := range l.chain {
+			if f.key() == p.key() {
+				return f.seq - int64(len(parts)-1-i)
+			}
+		}
+	}
+	return l.seq + 1
 }
 
 func (o *Options) step() {

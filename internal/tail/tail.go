@@ -70,7 +70,9 @@ type file struct {
 	name     string   // when it was opened; for messages
 	offset   int64    // of the first byte not consumed; written by the reader under Log.mu
 	seen     int64    // how far the reader has looked, if beyond offset: half a line; as offset
+	size     int64    // how large others have seen it, if beyond offset
 	final    bool     // its path has moved on: nobody writes to it any more
+	givenUp  bool     // its rest cannot be read: it counts as read to its end
 }
 
 func (f *file) id() entry.FileID {
@@ -78,6 +80,9 @@ func (f *file) id() entry.FileID {
 }
 
 func (f *file) readAt(buf []byte, off int64) (int, error) {
+	if f.givenUp {
+		return 0, io.EOF
+	}
 	if f.gz != nil {
 		return f.gz.readAt(buf, off)
 	}
@@ -108,7 +113,11 @@ type Log struct {
 	seq    int64    // of the newest file ever in the chain
 	past   []uint64 // prints of the files read and left behind, the last maxPast of them
 	behind bool     // newer files exist that MaxHeld or Descriptors kept out
-	closed bool
+	// gap and keptOut say what Change is to say once nothing is behind any more.
+	gap, keptOut bool
+	named        int64 // number of the oldest file that has a name
+	removed      bool  // all are about to lose theirs
+	closed       bool
 }
 
 // Open takes hold of the log at path and of all its older parts. It gives an
@@ -141,6 +150,28 @@ func (l *Log) Close() {
 		l.release(f)
 	}
 	l.chain = nil
+}
+
+// Left gives what Close would take from everybody: what is unread in files that
+// have no name, nor an archive that has one. archives is the number of such files
+// that are compressed: how much is unread in them is not known. As Next, it belongs
+// to the reader.
+func (l *Log) Left() (bytes int64, archives int) {
+	_, err := l.Refresh() // what could be compressed meanwhile is known then
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.chain {
+		var st unix.Stat_t
+		switch {
+		case f.givenUp || unix.Fstat(f.fd, &st) != nil || st.Nlink > 0:
+		case err == nil && f.seq >= l.named: // compressed meanwhile
+		case f.gz == nil:
+			bytes += max(0, st.Size-f.offset)
+		case !f.gz.readOut(f.offset):
+			archives++
+		}
+	}
+	return bytes, archives
 }
 
 func (l *Log) release(f *file) {
@@ -198,6 +229,7 @@ func (l *Log) Check() (State, error) {
 	case st.Ino != newest.ino || st.Dev != newest.dev:
 		return Rotated, nil
 	case st.Size != max(newest.offset, newest.seen):
+		newest.size = st.Size
 		return Grown, nil // or truncated: the reader finds out
 	}
 	return known, nil
@@ -224,6 +256,15 @@ func (l *Log) MarkFinal() {
 	for _, f := range l.chain {
 		f.final = true
 	}
+	l.removed, l.named = true, l.seq+1
+}
+
+// Named gives the number of the oldest file that has a name, as of the last look:
+// those before it are there as long as they are held and no longer.
+func (l *Log) Named() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.named
 }
 
 // Chunk is what Next found.
@@ -247,14 +288,21 @@ type Chunk struct {
 	// Truncated is set when the file was found shorter than what had been
 	// read of it and is read anew from its start.
 	Truncated bool
+	// Lost is the number of bytes that will never be read: with an error the rest
+	// of a file that is given up, with Truncated what is known to have been
+	// unread. LostArchive is set for the rest of an archive, of unknown size.
+	Lost        int64
+	LostArchive bool
+	// Change is what was found when a file was left and others had been kept out.
+	Change Change
 	// End is set when there was no more in the newest file at that moment.
 	End bool
 }
 
 // Next gives the next lines, at most as many as fit into buf, and does not move
 // on: Advance does. At the end of a file that is final it goes to the next
-// newer one. An error concerns the file that is being read; the broken part is
-// left behind if it is final, so that a repeated call makes progress.
+// newer one. An error concerns the file that is being read; what is left of it is
+// given up if it is final, so that a repeated call makes progress.
 func (l *Log) Next(buf []byte) (Chunk, error) {
 	var c Chunk
 	for {
@@ -275,15 +323,13 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 			err = fmt.Errorf("read %s at offset %d: %w", filepath.Join(l.dir, f.name), f.offset, err)
 			if f.gz != nil || (final && !isTransient(err)) {
 				// A cut archive is never repaired.
-				if !l.dropOldest(f) {
-					return c, nil
-				}
+				l.giveUp(f, &c)
 			}
 			return c, err
 		}
 		if n == 0 {
 			if final {
-				if !l.dropOldest(f) {
+				if !l.dropOldest(&c) {
 					return c, nil
 				}
 				continue
@@ -297,7 +343,8 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 				return c, nil
 			}
 			l.mu.Lock()
-			f.offset, f.seen, f.print = 0, 0, 0
+			c.Lost += max(0, max(f.seen, f.size)-f.offset)
+			f.offset, f.seen, f.size, f.print = 0, 0, 0, 0
 			l.mu.Unlock()
 			c.Truncated = true
 			continue
@@ -368,14 +415,33 @@ func allZero(b []byte) bool {
 	return len(b) == 0
 }
 
+// giveUp leaves what cannot be read of a file, and says how much that is.
+func (l *Log) giveUp(f *file, c *Chunk) {
+	var st unix.Stat_t
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.givenUp = true
+	switch {
+	case f.gz != nil:
+		c.LostArchive = true
+	case unix.Fstat(f.fd, &st) == nil:
+		c.Lost += max(0, st.Size-f.offset)
+		f.offset = max(f.offset, st.Size)
+	}
+}
+
 // dropOldest leaves the file behind that has been read to its end, if a newer
 // one is there to go on with.
-func (l *Log) dropOldest(f *file) bool {
+func (l *Log) dropOldest(c *Chunk) bool {
+	look := func() {
+		change, _ := l.Refresh() // an error comes again at the next look
+		c.Change.add(change)
+	}
 	l.mu.Lock()
 	behind := l.behind
 	if behind && len(l.chain) == 1 {
 		l.mu.Unlock()
-		_, _ = l.Refresh() // an error comes again at the next look
+		look()
 		l.mu.Lock()
 	}
 	if len(l.chain) == 1 {
@@ -389,8 +455,7 @@ func (l *Log) dropOldest(f *file) bool {
 	// meanwhile a Refresh may have to take hold of others.
 	l.release(left)
 	if behind {
-		// There is room for one of those that were kept out.
-		_, _ = l.Refresh()
+		look() // there is room for one of those that were kept out
 	}
 	return true
 }
@@ -540,7 +605,7 @@ func (l *Log) Unread() int64 {
 		}
 		if f.gz == nil {
 			st.Size -= f.offset
-		} else if f.offset > 0 {
+		} else if f.offset > 0 || f.givenUp {
 			continue
 		}
 		sum += max(0, st.Size)

@@ -331,7 +331,7 @@ func TestCutArchive(t *testing.T) {
 			write(t, path+".1.gz", string(content))
 			write(t, path, "live\n")
 			l := mustOpen(t, path, Options{})
-			failures := 0
+			failures, lost := 0, 0
 			var got strings.Builder
 			for range 100 {
 				c, err := l.Next(make([]byte, 1000))
@@ -341,11 +341,14 @@ func TestCutArchive(t *testing.T) {
 						t.Errorf("%v does not name the file", err)
 					}
 				}
+				if c.LostArchive {
+					lost++
+				}
 				got.Write(c.Data)
 				l.Advance(len(c.Data))
 			}
-			if failures != 1 || !strings.HasSuffix(got.String(), "live\n") {
-				t.Errorf("%d failures, then %q", failures, got.String())
+			if failures != 1 || lost != 1 || !strings.HasSuffix(got.String(), "live\n") {
+				t.Errorf("%d failures, %d times a loss, then %q", failures, lost, got.String())
 			}
 		})
 	}
