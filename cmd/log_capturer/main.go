@@ -137,6 +137,7 @@ Examples:
 
   log_capturer -config config.yaml            run in the foreground
   log_capturer validate -config config.yaml   only check the configuration
+  log_capturer doctor -config config.yaml     look for what is wrong on this machine
   log_capturer containers                     see what a running agent captures
   log_capturer dlq list                       see the lines that no store would take
   curl http://127.0.0.1:8401/health           see how a running agent is
@@ -155,7 +156,7 @@ func (p *program) command() *cli.Command {
 	return &cli.Command{
 		Name:        "log_capturer",
 		Usage:       "ship the logs of all Docker containers of a host to Loki",
-		UsageText:   "log_capturer [-config FILE]\nlog_capturer validate [-config FILE]\nlog_capturer containers [--url URL | --config FILE] [--json] [--method METHOD] [NAME]\nlog_capturer dlq list\nlog_capturer dlq replay\nlog_capturer version",
+		UsageText:   "log_capturer [-config FILE]\nlog_capturer validate [-config FILE]\nlog_capturer doctor [-config FILE] [--json] [--push-test]\nlog_capturer containers [--url URL | --config FILE] [--json] [--method METHOD] [NAME]\nlog_capturer dlq list\nlog_capturer dlq replay\nlog_capturer healthcheck [-config FILE]\nlog_capturer version",
 		Description: description,
 		Version:     fmt.Sprintf("%s (revision %s, %s)", p.build.Version, p.build.Revision, p.build.GoVersion),
 		Writer:      p.out,
@@ -182,8 +183,10 @@ func (p *program) command() *cli.Command {
 				OnUsageError: asItIs,
 				Action:       p.validate,
 			},
+			p.doctorCommand(asItIs),
 			p.containersCommand(asItIs),
 			p.dlqCommand(asItIs),
+			p.healthcheckCommand(asItIs),
 			{
 				Name:         "version",
 				Usage:        "print the version",

@@ -176,7 +176,7 @@ func TestHelpShows(t *testing.T) {
 // arguments of its process.
 func TestCompletion(t *testing.T) {
 	for args, want := range map[string]string{
-		"--generate-shell-completion":            "validate:check the configuration, and do nothing else\ncontainers:show how a running agent captures each container\ndlq:look at the dead letters, or send them again\nversion:print the version\nhelp:",
+		"--generate-shell-completion":            "validate:check the configuration, and do nothing else\ndoctor:look for what keeps logs from being captured here\ncontainers:show how a running agent captures each container\ndlq:look at the dead letters, or send them again\nhealthcheck:ask the running agent whether it lives; for a container's HEALTHCHECK\nversion:print the version\nhelp:",
 		"-co --generate-shell-completion":        "--config:read the configuration from",
 		"validate - --generate-shell-completion": "--help:show help\n--config:read the configuration from",
 	} {
