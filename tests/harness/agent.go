@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -19,7 +18,7 @@ import (
 
 // Agent is the real binary of the agent.
 type Agent struct {
-	tb   testing.TB
+	tb   TB
 	proc *process
 
 	// Bin is its binary. User, unless nil, is the user that Start starts it as.
@@ -38,7 +37,7 @@ type Agent struct {
 // the test ends. extra is YAML that is added at the top level; a key there may
 // not be one of those the harness sets (data_dir, server, docker, sinks).
 // The binary is LOG_CAPTURER_BIN, else bin/log_capturer.
-func StartAgent(tb testing.TB, dockerHost, pushURL, extra string) *Agent {
+func StartAgent(tb TB, dockerHost, pushURL, extra string) *Agent {
 	tb.Helper()
 	a := NewAgent(tb, dockerHost, pushURL, extra)
 	a.Start()
@@ -46,7 +45,7 @@ func StartAgent(tb testing.TB, dockerHost, pushURL, extra string) *Agent {
 }
 
 // NewAgent is StartAgent without the start.
-func NewAgent(tb testing.TB, dockerHost, pushURL, extra string) *Agent {
+func NewAgent(tb TB, dockerHost, pushURL, extra string) *Agent {
 	tb.Helper()
 	bin := os.Getenv("LOG_CAPTURER_BIN")
 	if bin == "" {
@@ -85,13 +84,19 @@ func (a *Agent) logFile() string { return filepath.Join(a.Dir, "agent.log") }
 // DataDir is the agent's data_dir.
 func (a *Agent) DataDir() string { return filepath.Join(a.Dir, "data") }
 
-// Start starts the agent and waits until it serves HTTP.
-func (a *Agent) Start() {
+// Launch starts the agent and does not wait for it.
+func (a *Agent) Launch() {
 	a.tb.Helper()
 	var err error
 	if a.proc, err = startProcessAs(a.User, a.logFile(), a.Bin, "-config", a.Config); err != nil {
 		a.tb.Fatal(err)
 	}
+}
+
+// Start starts the agent and waits until it serves HTTP.
+func (a *Agent) Start() {
+	a.tb.Helper()
+	a.Launch()
 	if !poll(10*time.Second, func() bool {
 		resp, err := http.Get("http://" + a.Addr + "/livez")
 		if err != nil {
@@ -132,6 +137,15 @@ func (a *Agent) Running() bool { return a.proc.running() }
 // Signal sends a signal.
 func (a *Agent) Signal(sig syscall.Signal) { a.proc.signal(a.tb, sig) }
 
+// Freeze stops the agent by SIGSTOP. Thaw lets it go on.
+func (a *Agent) Freeze() {
+	a.tb.Helper()
+	a.proc.freeze(a.tb)
+}
+
+// Thaw ends Freeze.
+func (a *Agent) Thaw() { a.Signal(syscall.SIGCONT) }
+
 // Log gives what the agent has logged so far.
 func (a *Agent) Log() string {
 	b, err := os.ReadFile(a.logFile())
@@ -141,24 +155,27 @@ func (a *Agent) Log() string {
 	return string(b)
 }
 
-func (a *Agent) get(path string) (int, []byte) {
-	a.tb.Helper()
-	resp, err := http.Get("http://" + a.Addr + path)
+// agentHTTP keeps no connection, which a restart of the agent would break, and
+// waits for no agent that is frozen.
+var agentHTTP = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func (a *Agent) get(path string) (int, []byte, error) {
+	resp, err := agentHTTP.Get("http://" + a.Addr + path)
 	if err != nil {
-		a.tb.Fatal(err)
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		a.tb.Fatal(err)
-	}
-	return resp.StatusCode, b
+	return resp.StatusCode, b, err
 }
 
 // Health gives the status code and the decoded body of /health.
 func (a *Agent) Health() (code int, body map[string]any) {
 	a.tb.Helper()
-	code, b := a.get("/health")
+	code, b, err := a.get("/health")
+	if err != nil {
+		a.tb.Fatal(err)
+	}
 	if err := json.Unmarshal(b, &body); err != nil {
 		a.tb.Fatalf("%v: %s", err, b)
 	}
@@ -169,11 +186,23 @@ func (a *Agent) Health() (code int, body map[string]any) {
 // of histograms and summaries the _sum and _count.
 func (a *Agent) Metrics() map[string]float64 {
 	a.tb.Helper()
-	_, b := a.get("/metrics")
+	all, err := a.Scrape()
+	if err != nil {
+		a.tb.Fatal(err)
+	}
+	return all
+}
+
+// Scrape is Metrics for an agent that may not answer, and for any goroutine.
+func (a *Agent) Scrape() (map[string]float64, error) {
+	_, b, err := a.get("/metrics")
+	if err != nil {
+		return nil, err
+	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(b))
 	if err != nil {
-		a.tb.Fatal(err)
+		return nil, err
 	}
 	all := make(map[string]float64)
 	for name, f := range families {
@@ -199,14 +228,14 @@ func (a *Agent) Metrics() map[string]float64 {
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
 // Within waits until ok holds, at most for limit, and reports whether it does.
 func Within(limit time.Duration, ok func() bool) bool { return poll(limit, ok) }
 
 // Eventually waits until ok holds, and fails the test if it does not in time.
-func Eventually(tb testing.TB, limit time.Duration, what string, ok func() bool) {
+func Eventually(tb TB, limit time.Duration, what string, ok func() bool) {
 	tb.Helper()
 	if !poll(limit, ok) {
 		tb.Fatalf("not within %v: %s", limit, what)

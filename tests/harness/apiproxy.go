@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +51,7 @@ type APIProxy struct {
 	// Host is the address for the product, unix:///….
 	Host string
 
-	tb             testing.TB
+	tb             TB
 	path, upstream string // sockets
 	wg             sync.WaitGroup
 
@@ -80,7 +79,7 @@ type apiConn struct {
 
 // StartAPIProxy starts a proxy for the engine at host (unix:///…), which need not be
 // there, and closes it when the test ends.
-func StartAPIProxy(tb testing.TB, host string) *APIProxy {
+func StartAPIProxy(tb TB, host string) *APIProxy {
 	tb.Helper()
 	upstream, ok := strings.CutPrefix(host, "unix://")
 	if !ok {

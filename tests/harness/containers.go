@@ -5,10 +5,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"testing"
+	"strings"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -68,8 +69,59 @@ func (d *Dockerd) limit() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), apiLimit)
 }
 
-// StartNow starts a container. It, KillNow and RemoveNow are StartContainer, KillContainer and Remove
-// for goroutines that are not the test's: they give their errors back.
+// ContainerState is what the engine says of a container.
+type ContainerState struct {
+	ID, Name string
+	// Running is false for one that was created and not started, too.
+	Running bool
+}
+
+// ListNow gives all containers. It and the other methods with Now are for
+// goroutines that are not the test's, and where the engine may be down: they give
+// their errors back.
+func (d *Dockerd) ListNow(ctx context.Context) ([]ContainerState, error) {
+	r, err := d.API.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]ContainerState, 0, len(r.Items))
+	for _, c := range r.Items {
+		s := ContainerState{ID: c.ID, Running: c.State != container.StateExited && c.State != container.StateDead && c.State != container.StateCreated}
+		if len(c.Names) > 0 {
+			s.Name = strings.TrimPrefix(c.Names[0], "/")
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// LogNow gives what the engine has of the log of a container without a TTY.
+func (d *Dockerd) LogNow(ctx context.Context, id string) (stdout, stderr []byte, err error) {
+	r, err := d.API.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.Close()
+	var out, errs bytes.Buffer
+	var head [8]byte // stream, three zeros, length
+	for {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return out.Bytes(), errs.Bytes(), err
+		}
+		to := &out
+		if head[0] == 2 {
+			to = &errs
+		}
+		if _, err := io.CopyN(to, r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// StartNow starts a container.
 func (d *Dockerd) StartNow(ctx context.Context, id string) error {
 	_, err := d.API.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	return err
@@ -78,6 +130,15 @@ func (d *Dockerd) StartNow(ctx context.Context, id string) error {
 // KillNow sends SIGKILL.
 func (d *Dockerd) KillNow(ctx context.Context, id string) error {
 	_, err := d.API.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: "KILL"})
+	return err
+}
+
+// TermNow sends SIGTERM; a container that does not run is no error.
+func (d *Dockerd) TermNow(ctx context.Context, id string) error {
+	_, err := d.API.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: "TERM"})
+	if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) {
+		return nil
+	}
 	return err
 }
 
@@ -93,7 +154,7 @@ func (d *Dockerd) RemoveNow(ctx context.Context, id string) error {
 
 // Running reports whether a container runs, and how often its restart policy has
 // started it again.
-func (d *Dockerd) Running(tb testing.TB, id string) (running bool, restarts int) {
+func (d *Dockerd) Running(tb TB, id string) (running bool, restarts int) {
 	tb.Helper()
 	d.do(tb, "inspect", id, func(ctx context.Context) error {
 		r, err := d.API.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
@@ -106,10 +167,19 @@ func (d *Dockerd) Running(tb testing.TB, id string) (running bool, restarts int)
 }
 
 // Create creates a container and gives its ID.
-func (d *Dockerd) Create(tb testing.TB, s ContainerSpec) string {
+func (d *Dockerd) Create(tb TB, s ContainerSpec) string {
 	tb.Helper()
 	ctx, cancel := d.limit()
 	defer cancel()
+	id, err := d.CreateNow(ctx, s)
+	if err != nil {
+		tb.Fatalf("create container %s: %v", s.Name, err)
+	}
+	return id
+}
+
+// CreateNow creates a container and gives its ID.
+func (d *Dockerd) CreateNow(ctx context.Context, s ContainerSpec) (string, error) {
 	r, err := d.API.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Name: s.Name,
 		Config: &container.Config{
@@ -122,14 +192,11 @@ func (d *Dockerd) Create(tb testing.TB, s ContainerSpec) string {
 			LogConfig:     container.LogConfig{Type: cmp.Or(s.Driver, "json-file"), Config: s.LogOpts},
 		},
 	})
-	if err != nil {
-		tb.Fatalf("create container %s: %v", s.Name, err)
-	}
-	return r.ID
+	return r.ID, err
 }
 
 // Run creates a container, starts it and gives its ID.
-func (d *Dockerd) Run(tb testing.TB, s ContainerSpec) string {
+func (d *Dockerd) Run(tb TB, s ContainerSpec) string {
 	tb.Helper()
 	id := d.Create(tb, s)
 	d.StartContainer(tb, id)
@@ -137,7 +204,7 @@ func (d *Dockerd) Run(tb testing.TB, s ContainerSpec) string {
 }
 
 // StartContainer starts a container.
-func (d *Dockerd) StartContainer(tb testing.TB, id string) {
+func (d *Dockerd) StartContainer(tb TB, id string) {
 	tb.Helper()
 	d.do(tb, "start", id, func(ctx context.Context) error {
 		_, err := d.API.ContainerStart(ctx, id, client.ContainerStartOptions{})
@@ -146,7 +213,7 @@ func (d *Dockerd) StartContainer(tb testing.TB, id string) {
 }
 
 // StopContainer stops a container, by SIGKILL after grace.
-func (d *Dockerd) StopContainer(tb testing.TB, id string, grace time.Duration) {
+func (d *Dockerd) StopContainer(tb TB, id string, grace time.Duration) {
 	tb.Helper()
 	seconds := int(grace / time.Second)
 	d.do(tb, "stop", id, func(ctx context.Context) error {
@@ -156,7 +223,7 @@ func (d *Dockerd) StopContainer(tb testing.TB, id string, grace time.Duration) {
 }
 
 // RestartContainer stops a container, by SIGKILL after grace, and starts it.
-func (d *Dockerd) RestartContainer(tb testing.TB, id string, grace time.Duration) {
+func (d *Dockerd) RestartContainer(tb TB, id string, grace time.Duration) {
 	tb.Helper()
 	seconds := int(grace / time.Second)
 	d.do(tb, "restart", id, func(ctx context.Context) error {
@@ -166,7 +233,7 @@ func (d *Dockerd) RestartContainer(tb testing.TB, id string, grace time.Duration
 }
 
 // KillContainer sends SIGKILL to a container.
-func (d *Dockerd) KillContainer(tb testing.TB, id string) {
+func (d *Dockerd) KillContainer(tb TB, id string) {
 	tb.Helper()
 	d.do(tb, "kill", id, func(ctx context.Context) error {
 		_, err := d.API.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: "KILL"})
@@ -175,7 +242,7 @@ func (d *Dockerd) KillContainer(tb testing.TB, id string) {
 }
 
 // Rename gives a container another name.
-func (d *Dockerd) Rename(tb testing.TB, id, name string) {
+func (d *Dockerd) Rename(tb TB, id, name string) {
 	tb.Helper()
 	d.do(tb, "rename", id, func(ctx context.Context) error {
 		_, err := d.API.ContainerRename(ctx, id, client.ContainerRenameOptions{NewName: name})
@@ -184,7 +251,7 @@ func (d *Dockerd) Rename(tb testing.TB, id, name string) {
 }
 
 // Remove removes a container, killing it if need be.
-func (d *Dockerd) Remove(tb testing.TB, id string) {
+func (d *Dockerd) Remove(tb TB, id string) {
 	tb.Helper()
 	d.do(tb, "remove", id, func(ctx context.Context) error {
 		_, err := d.API.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
@@ -194,7 +261,7 @@ func (d *Dockerd) Remove(tb testing.TB, id string) {
 
 // Wait waits until a container is not running, at most for limit, and gives its
 // exit status.
-func (d *Dockerd) Wait(tb testing.TB, id string, limit time.Duration) int {
+func (d *Dockerd) Wait(tb TB, id string, limit time.Duration) int {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -211,7 +278,7 @@ func (d *Dockerd) Wait(tb testing.TB, id string, limit time.Duration) int {
 	}
 }
 
-func (d *Dockerd) do(tb testing.TB, what, id string, f func(context.Context) error) {
+func (d *Dockerd) do(tb TB, what, id string, f func(context.Context) error) {
 	tb.Helper()
 	ctx, cancel := d.limit()
 	defer cancel()

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -66,7 +65,7 @@ type Dockerd struct {
 	// API is a client of the daemon, for what the methods do not offer.
 	API *client.Client
 
-	tb     testing.TB
+	tb     TB
 	dir    string
 	cgroup string // parent of all containers' cgroups, as a path of the cgroup file systems
 	args   []string
@@ -86,7 +85,7 @@ func WithLiveRestore() Option { return WithArgs("--live-restore") }
 
 // StartDockerd starts a Docker engine on its own socket and data, with the image
 // Image in it, and stops it with everything it has started when the test ends.
-func StartDockerd(tb testing.TB, opts ...Option) *Dockerd {
+func StartDockerd(tb TB, opts ...Option) *Dockerd {
 	tb.Helper()
 	NeedDocker(tb)
 	// Not tb.TempDir: a socket's path may have 107 bytes.

@@ -6,14 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"testing"
 )
 
 // requireEnv, set to 1, turns what would skip a test into a failure.
 const requireEnv = "LOG_CAPTURER_REQUIRE_DOCKER"
 
 // NeedDocker skips the test unless a Docker engine can be started here.
-func NeedDocker(tb testing.TB) {
+func NeedDocker(tb TB) {
 	tb.Helper()
 	if os.Geteuid() != 0 {
 		missing(tb, "a Docker engine of the test's own needs root")
@@ -25,7 +24,7 @@ func NeedDocker(tb testing.TB) {
 	}
 }
 
-func missing(tb testing.TB, why string) {
+func missing(tb TB, why string) {
 	tb.Helper()
 	if os.Getenv(requireEnv) == "1" {
 		tb.Fatalf("%s=1, but %s", requireEnv, why)

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -67,7 +66,7 @@ func (p *process) running() bool {
 	}
 }
 
-func (p *process) signal(tb testing.TB, sig syscall.Signal) {
+func (p *process) signal(tb TB, sig syscall.Signal) {
 	tb.Helper()
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		tb.Fatalf("%v to %s: %v", sig, p.cmd.Path, err)
@@ -76,7 +75,7 @@ func (p *process) signal(tb testing.TB, sig syscall.Signal) {
 
 // freeze stops the program by SIGSTOP and waits until all of its threads have
 // stopped: the signal alone lets those that run go on for a moment.
-func (p *process) freeze(tb testing.TB) {
+func (p *process) freeze(tb TB) {
 	tb.Helper()
 	p.signal(tb, syscall.SIGSTOP)
 	if !poll(10*time.Second, func() bool {
@@ -134,7 +133,7 @@ func poll(limit time.Duration, ok func() bool) bool {
 }
 
 // showLog prints the end of a log file when the test has failed.
-func showLog(tb testing.TB, what, path string, drop ...string) {
+func showLog(tb TB, what, path string, drop ...string) {
 	tb.Helper()
 	if !tb.Failed() {
 		return

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -26,7 +25,7 @@ const storeEnv = "VICTORIA_LOGS_BIN"
 // is no Loki: it refuses nothing and keeps duplicates. Its methods fail the test
 // when something goes wrong.
 type Store struct {
-	tb   testing.TB
+	tb   TB
 	bin  string
 	dir  string
 	addr string
@@ -35,7 +34,7 @@ type Store struct {
 }
 
 // StartStore starts a log store, and stops it when the test ends.
-func StartStore(tb testing.TB) *Store {
+func StartStore(tb TB) *Store {
 	tb.Helper()
 	bin, err := findStore()
 	if err != nil {
@@ -155,7 +154,7 @@ func (s *Store) PushURL() string {
 }
 
 // Flush makes everything accepted so far visible to queries.
-func (s *Store) Flush(tb testing.TB) {
+func (s *Store) Flush(tb TB) {
 	tb.Helper()
 	if _, err := s.get("/internal/force_flush", nil); err != nil {
 		tb.Fatalf("flush the store: %v", err)
@@ -165,7 +164,7 @@ func (s *Store) Flush(tb testing.TB) {
 // Query gives the lines that a LogsQL query finds, as fields: _msg, _time,
 // _stream, labels and structured metadata. They come in no order, unless the
 // query sorts ("… | sort by (_time)").
-func (s *Store) Query(tb testing.TB, logsQL string) []map[string]string {
+func (s *Store) Query(tb TB, logsQL string) []map[string]string {
 	tb.Helper()
 	s.Flush(tb)
 	text, err := s.get("/select/logsql/query", url.Values{"query": {logsQL}})
@@ -187,7 +186,7 @@ func (s *Store) Query(tb testing.TB, logsQL string) []map[string]string {
 }
 
 // Count gives how many lines a LogsQL filter finds.
-func (s *Store) Count(tb testing.TB, filter string) int {
+func (s *Store) Count(tb TB, filter string) int {
 	tb.Helper()
 	rows := s.Query(tb, filter+" | stats count() as n")
 	if len(rows) != 1 {
