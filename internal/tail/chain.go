@@ -269,9 +269,10 @@ func (s *snapshot) newer(parts []part) (fresh []*file, found bool) {
 		if f == nil {
 			continue // kept out by the bound on descriptors
 		}
-		if p.gz && newest != nil {
+		if newest != nil && (p.gz || f.mtime() < newest.mtime()) {
 			// The newest one held may have been compressed meanwhile, or
-			// (if that one is empty) one before it.
+			// (if that one is empty) one before it. Or it was removed before
+			// older ones, with its container.
 			if f.fillPrint(); l.knows(f.print) {
 				found = true
 				break

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -591,6 +592,49 @@ func TestKnowsArchives(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.all(l, w.next)
+}
+
+// TestRemovedNewestFirst has the files of a container go one by one, the newest first:
+// those that are left are older, and not to be read again.
+func TestRemovedNewestFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	at := time.Now().Add(-time.Hour)
+	for i, name := range []string{".2", ".1", ""} {
+		write(t, path+name, fmt.Sprintf("%d\n", i))
+		if err := os.Chtimes(path+name, at, at.Add(time.Duration(i)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, resumed := range []bool{false, true} {
+		l := mustOpen(t, path, Options{})
+		want := "0\n1\n2\n"
+		if resumed {
+			want = "2\n"
+			if ok, err := l.SeekTo(l.Oldest()+2, 0); err != nil || !ok {
+				t.Fatal(ok, err)
+			}
+		}
+		if got := drain(t, l, 100); got != want {
+			t.Fatalf("%q", got)
+		}
+		for _, name := range []string{"", ".1"} {
+			if err := os.Rename(path+name, path+name+"-away"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ch, err := l.Refresh()
+		if err != nil || ch.Files != 0 || ch.Gap {
+			t.Errorf("%+v, %v", ch, err)
+		}
+		if got := drain(t, l, 100); got != "" {
+			t.Errorf("read again: %q", got)
+		}
+		for _, name := range []string{"", ".1"} {
+			if err := os.Rename(path+name+"-away", path+name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // TestGap rotates through all files between two looks.
