@@ -28,10 +28,14 @@ type Config struct {
 	Sinks         Sinks
 }
 
-// Server is where the HTTP server listens.
+// Server is where the HTTP server listens, and what it allows to whom.
 type Server struct {
 	Host string
 	Port int // 0: any free port
+	// TokenFile holds what a client on another machine must send to change the
+	// agent or to see what is not for everybody; empty: it may not.
+	TokenFile string
+	Pprof     bool // serve profiles
 }
 
 // Address is host and port as net.Listen takes them.

@@ -87,6 +87,8 @@ func TestEveryKeyTakesEffect(t *testing.T) {
 		"shutdown_grace":             {"0", func(c *c) any { return c.ShutdownGrace }, time.Duration(0)},
 		"server.host":                {"'::'", func(c *c) any { return c.Server.Host }, "::"},
 		"server.port":                {"80", func(c *c) any { return c.Server.Port }, 80},
+		"server.token_file":          {"/s", func(c *c) any { return c.Server.TokenFile }, "/s"},
+		"server.pprof":               {"true", func(c *c) any { return c.Server.Pprof }, true},
 		"log.level":                  {"debug", func(c *c) any { return c.Log.Level }, slog.LevelDebug},
 		"log.format":                 {"json", func(c *c) any { return c.Log.Format }, "json"},
 		"docker.host":                {"unix:///d.sock", func(c *c) any { return c.Docker.Host }, "unix:///d.sock"},
@@ -262,7 +264,7 @@ func TestErrors(t *testing.T) {
 			"f:2: server.host: is a YAML alias; an IP address or a host name, without a port",
 		}},
 		{"recursive alias", "server: &a\n  host: *a\n" + sink, []string{
-			"f:1: server: has a YAML anchor (text that begins with & needs quotes); a section with the keys host, port",
+			"f:1: server: has a YAML anchor (text that begins with & needs quotes); a section with the keys host, port, token_file, pprof",
 		}},
 		{"tags", "host: !!str x\nlog: !x {}\nserver: {host: !s3cret }\nmonitors: {container: {container_labels: !y [a]}}\n" + sink, []string{
 			"f:1: host: has a YAML tag (text that begins with ! needs quotes); a label value: text of one line, at most 2048 bytes, or \"\" for none",
@@ -275,8 +277,8 @@ func TestErrors(t *testing.T) {
 			"f:2: Server: unknown key, did you mean server?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
 			"f:3: zzz: unknown key; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
 			"f:4: url: unknown key, did you mean sinks.loki.url?; allowed here: host, data_dir, shutdown_grace, server, log, docker, monitors, spool, sinks",
-			"f:6: server.prot: unknown key, did you mean port?; allowed here: host, port",
-			"f:7: server.\"\": unknown key; allowed here: host, port",
+			"f:6: server.prot: unknown key, did you mean port?; allowed here: host, port, token_file, pprof",
+			"f:7: server.\"\": unknown key; allowed here: host, port, token_file, pprof",
 			"f:8: server: a key is a list; plain text as the key",
 			"f:13: sinks.loki.urls: unknown key, did you mean url?; allowed here: url, tenant_id, basic_auth, bearer_token_file, tls, headers, labels, structured_metadata, ship_malformed, batch_wait, batch_bytes, timeout",
 			"f:14: sinks.loki.\"a\\nb\": unknown key; allowed here: url, tenant_id, basic_auth, bearer_token_file, tls, headers, labels, structured_metadata, ship_malformed, batch_wait, batch_bytes, timeout",

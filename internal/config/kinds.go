@@ -25,6 +25,8 @@ type kind[T any] struct {
 	// parse gives the value, or what is wrong with the text: the words after
 	// the text itself.
 	parse func(text string) (value T, problem string)
+	// show gives a value as it may be shown to anybody; nil: as the file has it.
+	show func(T) any
 }
 
 // optional also allows the empty text, which gives the zero value.
@@ -131,6 +133,7 @@ func duration(low, high time.Duration, zero string) kind[time.Duration] {
 	return kind[time.Duration]{
 		unit:    "time",
 		allowed: allowed,
+		show:    func(d time.Duration) any { return durationText(d) },
 		parse: func(s string) (time.Duration, string) {
 			v, err := time.ParseDuration(s)
 			_, number := strconv.ParseFloat(s, 64)
@@ -181,10 +184,14 @@ func logLevel() kind[slog.Level] {
 		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 	}
 	words := choice("debug", "info", "warn", "error")
-	return kind[slog.Level]{allowed: words.allowed, parse: func(s string) (slog.Level, string) {
-		s, problem := words.parse(s)
-		return levels[s], problem
-	}}
+	return kind[slog.Level]{
+		allowed: words.allowed,
+		parse: func(s string) (slog.Level, string) {
+			s, problem := words.parse(s)
+			return levels[s], problem
+		},
+		show: func(l slog.Level) any { return strings.ToLower(l.String()) },
+	}
 }
 
 // word is text of one line that is not empty.
@@ -301,6 +308,7 @@ func lokiURL() kind[string] {
 		return ""
 	})
 	k.secret = true
+	k.show = func(s string) any { return hideURL(s) }
 	return k
 }
 
@@ -407,6 +415,7 @@ func containerLabel() kind[ContainerLabel] {
 			}
 			return ContainerLabel{Container: s, Label: label}, ""
 		},
+		show: func(l ContainerLabel) any { return l.Container },
 	}
 }
 
@@ -430,7 +439,7 @@ func containerRule(labelled bool) kind[ContainerRule] {
 	if labelled {
 		allowed += ", or labelled"
 	}
-	return kind[ContainerRule]{allowed: allowed, parse: func(s string) (ContainerRule, string) {
+	return kind[ContainerRule]{allowed: allowed, show: func(r ContainerRule) any { return r.String() }, parse: func(s string) (ContainerRule, string) {
 		if _, problem := w.parse(s); problem != "" {
 			return ContainerRule{}, problem
 		}

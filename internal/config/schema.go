@@ -18,6 +18,8 @@ type key struct {
 	allowed, doc string
 	// set decodes a value into the decoder's Config or reports what is wrong.
 	set func(d *decoder, n *yaml.Node, path string)
+	// get gives the value in a form that may be shown to anybody: see Effective.
+	get func(*Config) any
 }
 
 // one is a key with a single value.
@@ -26,7 +28,7 @@ func one[T any](path, def string, k kind[T], field func(*Config) *T, doc string)
 		if v, ok := scalar(d, n, path, k); ok {
 			*field(d.cfg) = v
 		}
-	}}
+	}, func(c *Config) any { return k.shown(*field(c)) }}
 }
 
 // many is a key with a list of values, at least minItems.
@@ -35,7 +37,7 @@ func many[T any](path, def string, k kind[T], minItems int, field func(*Config) 
 		if v, ok := list(d, n, path, k, minItems); ok {
 			*field(d.cfg) = v
 		}
-	}}
+	}, func(c *Config) any { return k.shownAll(*field(c)) }}
 }
 
 // oneOrMany is a key with a list of values, or one of them without the list.
@@ -48,7 +50,7 @@ func oneOrMany[T any](path, def string, k kind[T], field func(*Config) *[]T, doc
 		} else if v, ok := list(d, n, path, k, 0); ok {
 			*field(d.cfg) = v
 		}
-	}}
+	}, func(c *Config) any { return k.shownAll(*field(c)) }}
 }
 
 // named is a key with a section of names that the user chooses.
@@ -58,6 +60,12 @@ func named[T any](path, def string, names kind[string], k kind[T], field func(*C
 		if v, ok := dict(d, n, path, names, k); ok {
 			*field(d.cfg) = v
 		}
+	}, func(c *Config) any {
+		all := make(map[string]any, len(*field(c)))
+		for name, v := range *field(c) {
+			all[name] = k.shown(v)
+		}
+		return all
 	}}
 }
 
@@ -80,10 +88,16 @@ func schema() []key {
 
 		one("server.host", "127.0.0.1", hostName(),
 			func(c *Config) *string { return &c.Server.Host },
-			"Address that the HTTP server listens on. `0.0.0.0` or `\"::\"` opens it to the network; it has neither authentication nor encryption."),
+			"Address that the HTTP server listens on. `0.0.0.0` or `\"::\"` opens it to the network; what it shows has neither authentication nor encryption. What changes the agent wants the token of `token_file` there."),
 		one("server.port", "8401", integer(0, 65535),
 			func(c *Config) *int { return &c.Server.Port },
 			"Port of the HTTP server. 0 takes any free port and logs which."),
+		one("server.token_file", none, optional(filePath()),
+			func(c *Config) *string { return &c.Server.TokenFile },
+			"File that holds a token of at least 16 bytes. Who sends it (`Authorization: Bearer ...`) may reload and see the configuration and the profiles from another machine. It is read anew for each such request. Empty: only this machine may, without a token."),
+		one("server.pprof", "false", boolean(),
+			func(c *Config) *bool { return &c.Server.Pprof },
+			"Serve Go's profiles under `/debug/pprof/`, to this machine, and with the token to others."),
 
 		one("log.level", "info", logLevel(),
 			func(c *Config) *slog.Level { return &c.Log.Level },
@@ -196,7 +210,7 @@ func schema() []key {
 			"Size at which a batch is full: the largest request before compression. The store takes 4 MiB by default."),
 		one("sinks.loki.timeout", "10s", duration(100*time.Millisecond, 5*time.Minute, ""),
 			func(c *Config) *time.Duration { return &loki(c).Timeout },
-			"How long a request may take before it is given up and sent again. A store that hangs is noticed only then: until then what is read waits, and nothing goes to the spool."),
+			"How long a request may take before it is given up and sent again. Where there is a spool, what is read does not wait for that: after a second of silence it goes there."),
 
 		one("sinks.stdout.enabled", "false", boolean(),
 			func(c *Config) *bool { return &c.Sinks.Stdout.Enabled },
