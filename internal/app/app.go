@@ -65,6 +65,12 @@ type agent struct {
 	containers *monitors.ContainerMonitor // nil when monitors.container.enabled is false
 	server     *server.Server
 	reloads    chan reload
+
+	// What the agent shows of itself.
+	buildInfo server.Build
+	started   time.Time
+	rates     *rates
+	history   server.History
 }
 
 // Run runs the agent until ctx ends, then stops it within the grace period. The
@@ -101,7 +107,11 @@ func (e *startError) Unwrap() error { return e.err }
 // runOne runs one agent. next is the configuration to go on with, nil if there
 // is to be no further one.
 func runOne(ctx context.Context, o Options, cfg *config.Config) (next *config.Config, err error) {
-	a := &agent{cfg: cfg, log: o.NewLogger(cfg.Log), registry: prometheus.NewRegistry(), reloads: make(chan reload)}
+	now := time.Now()
+	a := &agent{
+		cfg: cfg, log: o.NewLogger(cfg.Log), registry: prometheus.NewRegistry(), reloads: make(chan reload),
+		buildInfo: o.Build, started: now, rates: newRates(now),
+	}
 	a.registry.MustRegister(collectors.NewGoCollector(), server.NewProcessCollector(o.Build))
 	defer a.close()
 	if err := a.build(o.Out); err != nil {
@@ -207,6 +217,8 @@ func (a *agent) build(out io.Writer) error {
 	a.server = server.New(server.Options{
 		Address: a.cfg.Server.Address(), Health: a.health, Ready: a.ready,
 		Reload: a.reload, Metrics: a.registry, Log: a.log, Containers: a.listContainers,
+		Overview: a.overview, Config: func() any { return a.cfg.Effective() },
+		TokenFile: a.cfg.Server.TokenFile, Pprof: a.cfg.Server.Pprof,
 	})
 	return nil
 }

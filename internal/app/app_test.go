@@ -39,7 +39,7 @@ func testConfig(t *testing.T, dataDir, url string) *config.Config {
 func quiet(config.Log) *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // start runs an agent and waits until it serves.
-func start(t *testing.T, cfg *config.Config, hard <-chan struct{}) (addr string, stop func() error) {
+func start(t testing.TB, cfg *config.Config, hard <-chan struct{}) (addr string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	listening, done := make(chan string, 1), make(chan error, 1)
@@ -58,7 +58,7 @@ func start(t *testing.T, cfg *config.Config, hard <-chan struct{}) (addr string,
 }
 
 // get asks an agent, over a connection of its own.
-func get(t *testing.T, addr, path string) (code int, body string) {
+func get(t testing.TB, addr, path string) (code int, body string) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + addr + path)

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/log-capturer/log_capturer/internal/config"
 )
@@ -25,13 +26,19 @@ func (a *agent) reload(ctx context.Context) error {
 }
 
 // wait waits until the agent is to stop, and gives the configuration that it is
-// to go on with, if any. Faulty ones are told and change nothing.
+// to go on with, if any. Faulty ones are told and change nothing. Meanwhile it
+// looks at the agent from time to time.
 func (a *agent) wait(ctx context.Context, o Options) *config.Config {
+	look := time.NewTicker(samplePeriod)
+	defer look.Stop()
 	for {
 		var r reload
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			a.sample(ctx)
+			continue
 		case <-o.Reload:
 			r.result = make(chan error, 1)
 		case r = <-a.reloads:

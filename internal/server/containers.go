@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -72,24 +71,15 @@ type Containers struct {
 	Containers []Container `json:"containers"`
 }
 
-// maxListings is how many requests for the containers are answered at once:
-// with a thousand containers each takes a megabyte until its client has read it.
+// maxListings is how many requests for what grows with the number of containers
+// are answered at once, of each kind: with a thousand each takes a megabyte until
+// its client has read it.
 const maxListings = 4
 
 // containersHandler serves ContainersPath: all containers, sorted by name and
 // then ID.
 func containersHandler(containers func(context.Context) []Container) http.HandlerFunc {
-	slots := make(chan struct{}, maxListings)
 	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		default:
-			w.Header().Set("Retry-After", "1")
-			reply(w, http.StatusServiceUnavailable, textType,
-				fmt.Appendf(nil, "%d such requests are being answered already: try again\n", maxListings))
-			return
-		}
 		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 		defer cancel()
 		list := containers(ctx)
@@ -105,12 +95,6 @@ func containersHandler(containers func(context.Context) []Container) http.Handle
 				list[i].Position = map[string]Position{}
 			}
 		}
-		body, err := encode(Containers{list})
-		if err != nil {
-			reply(w, http.StatusInternalServerError, textType,
-				fmt.Appendf(nil, "the containers cannot be shown: %v: report this as a mistake in log_capturer\n", err))
-			return
-		}
-		reply(w, http.StatusOK, jsonType, body)
+		replyJSON(w, "the containers", Containers{list})
 	}
 }

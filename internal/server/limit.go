@@ -1,9 +1,28 @@
 package server
 
 import (
+	"fmt"
 	"net"
+	"net/http"
 	"sync"
 )
+
+// limited lets at most n requests into a handler at once, those whose clients
+// take their time to read the answer included. One more gets 503.
+func limited(n int, next http.Handler) http.Handler {
+	slots := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			next.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			reply(w, http.StatusServiceUnavailable, textType,
+				fmt.Appendf(nil, "no more than %d such requests are answered at once: try again\n", n))
+		}
+	})
+}
 
 // limitListener accepts a connection only while fewer than a limit are open;
 // others wait in the kernel's backlog, where they cost no descriptor.

@@ -29,7 +29,7 @@ func TestReload(t *testing.T) {
 			o := options()
 			o.Reload = func(context.Context) error { calls++; return c.fault }
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/-/reload", nil)
-			r.RemoteAddr = c.remote
+			r.RemoteAddr, r.Host = c.remote, "127.0.0.1:8401"
 			if c.origin != "" {
 				r.Header.Set("Origin", c.origin)
 			}

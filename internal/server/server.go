@@ -30,7 +30,7 @@ const (
 )
 
 // Options are what a Server shows and where. All fields are required, except
-// Containers.
+// where it is said.
 type Options struct {
 	// Address is host:port; port 0 takes a free one.
 	Address string
@@ -45,6 +45,16 @@ type Options struct {
 	// memory that the caller may keep and change. As for Health, it must not
 	// block. Without it ContainersPath is not served.
 	Containers func(context.Context) []Container
+	// Overview gives everything for the status page and StatusPath, as Containers
+	// does. Without it neither is served.
+	Overview func(context.Context) Overview
+	// Config gives the configuration in force, encodable as JSON and without
+	// secrets. Without it ConfigPath is not served.
+	Config func() any
+	// TokenFile holds what lets other machines reload and see Config and profiles;
+	// empty: they may not. Pprof serves the profiles.
+	TokenFile string
+	Pprof     bool
 	// Metrics is what /metrics shows.
 	Metrics prometheus.Gatherer
 	Log     *slog.Logger
@@ -52,17 +62,19 @@ type Options struct {
 
 // Server is the HTTP server. Listen and Run are called once each, in this order.
 type Server struct {
-	address  string
-	log      *slog.Logger
-	http     http.Server
-	listener net.Listener
+	address string
+	// tokenFile is looked at when the server begins.
+	tokenFile string
+	log       *slog.Logger
+	http      http.Server
+	listener  net.Listener
 	// conns counts the goroutines of net/http that serve connections.
 	conns sync.WaitGroup
 }
 
 // New makes a server that does not listen yet.
 func New(o Options) *Server {
-	s := &Server{address: o.Address, log: o.Log}
+	s := &Server{address: o.Address, log: o.Log, tokenFile: o.TokenFile}
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
 	s.http = http.Server{
 		Handler:           handler(o),
@@ -86,32 +98,51 @@ func New(o Options) *Server {
 	return s
 }
 
+// index is what / gives to programs that want no HTML.
 const index = `log_capturer
 
+/         the status page, for browsers
 /health   how the agent is, as JSON; 503 when lines are not delivered
 /livez    200 as long as the process serves: for container health checks
 /readyz   200 while Docker is reached and its containers are known
 /metrics  for Prometheus
 
+/api/v1/status       everything that the status page shows, as JSON
 /api/v1/containers   how each container's log is captured, as JSON
 
-POST /-/reload   read the configuration anew; from this machine only
+From this machine, or with the token of server.token_file:
+
+/api/v1/config   the configuration in force, as JSON, without secrets
+POST /-/reload   read the configuration anew
+/debug/pprof/    profiles, if server.pprof is true
 `
 
 // handler is the server's routes. A pattern with GET takes HEAD as well; other
 // methods get 405, other paths 404.
 func handler(o Options) http.Handler {
 	mux := http.NewServeMux()
+	g := &guard{tokenFile: o.TokenFile, log: o.Log}
 	text := func(body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, textType, []byte(body)) }
 	}
-	mux.Handle("GET /{$}", text(index))
 	mux.Handle("GET /livez", text("alive\n"))
 	mux.Handle("GET /readyz", readyHandler(o.Ready))
-	mux.Handle("POST /-/reload", reloadHandler(o.Reload))
+	mux.Handle("POST /-/reload", g.wrap(reloadHandler(o.Reload)))
 	mux.Handle("GET /health", healthHandler(o.Health))
 	if o.Containers != nil {
-		mux.Handle("GET "+ContainersPath, containersHandler(o.Containers))
+		mux.Handle("GET "+ContainersPath, limited(maxListings, containersHandler(o.Containers)))
+	}
+	if o.Overview != nil {
+		mux.Handle("GET "+StatusPath, limited(maxListings, statusHandler(o.Overview)))
+		mustUI().register(mux, o.Overview)
+	} else {
+		mux.Handle("GET /{$}", text(index))
+	}
+	if o.Config != nil {
+		mux.Handle("GET "+ConfigPath, g.wrap(configHandler(o.Config)))
+	}
+	if o.Pprof {
+		mux.Handle("GET "+profilesPath, g.wrap(profilesHandler()))
 	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
@@ -173,6 +204,11 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.New("serve HTTP: Listen has not been called")
 	}
 	s.log.Info("serving HTTP", "address", s.listener.Addr().String())
+	if s.tokenFile != "" {
+		if _, err := readToken(s.tokenFile); err != nil {
+			s.log.Warn("token cannot be used: requests from other machines that need it are refused until it can", "error", err)
+		}
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()
 

@@ -676,3 +676,19 @@ func TestServeFails(t *testing.T) {
 		}
 	})
 }
+
+// askWith sends one header and gives the status.
+func askWith(t *testing.T, url, name, value string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set(name, value)
+	res, err := client(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	return res.StatusCode
+}

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// guard lets through who may change the agent or see what is not for everybody:
+// this machine, and who has the token. It is safe for concurrent use.
+//
+// That a request comes from this machine is not enough by itself. A web page
+// that somebody here looks at can send requests, too (they have the header
+// Origin, or Sec-Fetch-Site), also to a name of its own that it lets point to
+// this machine (then Host is that name); and a proxy that runs here passes on
+// the requests of others.
+type guard struct {
+	tokenFile string // empty: there is no token
+	log       *slog.Logger
+
+	mu        sync.Mutex
+	complaint string // what was last said of the token file
+}
+
+const (
+	// minTokenBytes is what cannot be guessed: 16 random bytes as text are more.
+	minTokenBytes = 16
+	maxTokenBytes = 4 << 10
+)
+
+// wrap guards a handler.
+func (g *guard) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fromHere(r) || g.hasToken(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if g.tokenFile == "" {
+			reply(w, http.StatusForbidden, textType, []byte("only from this machine, and neither from a web page nor through a proxy; to allow it from elsewhere, set server.token_file\n"))
+			return
+		}
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		reply(w, http.StatusUnauthorized, textType, []byte("only from this machine, or with the token of server.token_file: Authorization: Bearer TOKEN\n"))
+	})
+}
+
+// fromHere reports whether a request was made on this machine by a program that
+// is neither a proxy nor a web page.
+func fromHere(r *http.Request) bool {
+	if !fromLoopback(r.RemoteAddr) || !namesThisMachine(r.Host) || r.Header.Get("Origin") != "" {
+		return false
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+	default:
+		return false
+	}
+	for _, name := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip"} {
+		if r.Header.Get(name) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func fromLoopback(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// namesThisMachine reports whether a Host is an address or localhost: a name of
+// nobody else's.
+func namesThisMachine(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
+
+// hasToken reports whether a request has the token. The file is read each time:
+// who changes it need not tell the agent.
+func (g *guard) hasToken(r *http.Request) bool {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if g.tokenFile == "" || !strings.EqualFold(scheme, "Bearer") {
+		return false
+	}
+	want, err := readToken(g.tokenFile)
+	g.complain(err)
+	if err != nil {
+		return false
+	}
+	// Sums are of one length, so that not even the token's shows in the time.
+	a, b := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256(want)
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// complain logs what is wrong with the token file when it is something new.
+func (g *guard) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	g.mu.Lock()
+	said := g.complaint == text
+	g.complaint = text
+	g.mu.Unlock()
+	if err != nil && !said {
+		g.log.Warn("token cannot be used: requests from other machines that need it are refused", "error", err)
+	}
+}
+
+// readToken reads a token, without the white space around it.
+func readToken(file string) ([]byte, error) {
+	// Not to hang at a pipe that nobody writes to.
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read server.token_file: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read from
+	data, err := io.ReadAll(io.LimitReader(f, maxTokenBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read server.token_file: %w", err)
+	}
+	token := bytes.TrimSpace(data)
+	switch {
+	case len(data) > maxTokenBytes:
+		return nil, fmt.Errorf("read server.token_file: %s is larger than %d bytes: is it the right file?", file, maxTokenBytes)
+	case len(token) < minTokenBytes:
+		return nil, fmt.Errorf("read server.token_file: the token in %s has fewer than %d bytes: make one with openssl rand -hex 32", file, minTokenBytes)
+	case bytes.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return nil, errors.New("read server.token_file: the token in " + file + " has a space or a character beyond ASCII, which no header can have")
+	}
+	return token, nil
+}
