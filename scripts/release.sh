@@ -53,7 +53,7 @@ for arch in $ARCHS; do
 	name=log_capturer_${VERSION}_linux_$arch
 	mkdir -p "$stage/$name"
 	cp "$stage/log_capturer" LICENSE README.md CONFIGURATION.md API.md HYBRID_MONITOR_TROUBLESHOOTING.md CHANGELOG.md \
-		configs/config.yaml deploy/systemd/log_capturer.service "$stage/$name"
+		configs/config.yaml configs/config.schema.json deploy/systemd/log_capturer.service "$stage/$name"
 	tar -C "$stage" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
 		--format=ustar -c "$name" | gzip -9 -n >"$OUT/$name.tar.gz"
 

@@ -199,15 +199,11 @@ func (a *agent) build(out io.Writer) error {
 		LogConfig: logs, Open: a.openLog, MaxStreams: c.Streaming.MaxStreams, Metrics: monitors.NewStreamMetrics(a.registry),
 	})
 	if c.Enabled {
+		f := forecast(a.cfg)
 		a.containers, err = monitors.NewContainerMonitor(monitors.ContainerMonitorConfig{
 			Engine: a.engine, Files: a.files, Streams: a.streams, Saved: a.positions,
-			Cache: monitors.NewContainerMetadataCache(0, a.registry),
-			Routing: monitors.RoutingConfig{
-				Files: c.FileBasedMonitoring.Enabled, LogDrivers: c.FileBasedMonitoring.LogDrivers,
-				Fallback: c.FileBasedMonitoring.FallbackToStreaming, Streaming: c.Streaming.Enabled,
-			},
-			Selection:     monitors.Selection{Include: rules(c.Include), Exclude: rules(c.Exclude)},
-			ContainersDir: a.cfg.Docker.ContainersDir, Host: a.cfg.Host, SelfID: selfContainerID("/proc/self/mountinfo"),
+			Cache:   monitors.NewContainerMetadataCache(0, a.registry),
+			Routing: f.Routing, Selection: f.Selection, ContainersDir: f.ContainersDir, SelfID: f.SelfID, Host: a.cfg.Host,
 			Logger: a.log, Registerer: a.registry,
 		})
 		if err != nil {
@@ -229,14 +225,6 @@ func (a *agent) stats(containerID, _ string) *entry.Stats {
 		return nil
 	}
 	return a.containers.Stats(containerID)
-}
-
-func rules(from []config.ContainerRule) []monitors.Rule {
-	rules := make([]monitors.Rule, len(from))
-	for i, r := range from {
-		rules[i] = monitors.Rule(r)
-	}
-	return rules
 }
 
 // openLog opens a container's log at the engine.

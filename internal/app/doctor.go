@@ -5,6 +5,7 @@ import (
 
 	"github.com/log-capturer/log_capturer/internal/config"
 	"github.com/log-capturer/log_capturer/internal/doctor"
+	"github.com/log-capturer/log_capturer/internal/monitors"
 )
 
 // Diagnose looks at this machine as an agent with the configuration in file would
@@ -18,6 +19,28 @@ func Diagnose(ctx context.Context, file string, load func() (*config.Config, err
 	}
 	return doctor.Run(ctx, doctor.Options{
 		File: file, Config: cfg, Store: LokiConfig(cfg.Sinks.Loki),
-		SelfID: selfContainerID("/proc/self/mountinfo"), PushTest: pushTest,
+		Forecast: forecast(cfg), PushTest: pushTest,
 	}), nil
+}
+
+// forecast gives what a configuration says of which containers are captured, and
+// how. The agent and the doctor decide by it.
+func forecast(cfg *config.Config) monitors.Forecast {
+	c := cfg.Monitors.Container
+	return monitors.Forecast{
+		Routing: monitors.RoutingConfig{
+			Files: c.FileBasedMonitoring.Enabled, LogDrivers: c.FileBasedMonitoring.LogDrivers,
+			Fallback: c.FileBasedMonitoring.FallbackToStreaming, Streaming: c.Streaming.Enabled,
+		},
+		Selection:     monitors.Selection{Include: rules(c.Include), Exclude: rules(c.Exclude)},
+		ContainersDir: cfg.Docker.ContainersDir, SelfID: selfContainerID("/proc/self/mountinfo"),
+	}
+}
+
+func rules(from []config.ContainerRule) []monitors.Rule {
+	rules := make([]monitors.Rule, len(from))
+	for i, r := range from {
+		rules[i] = monitors.Rule(r)
+	}
+	return rules
 }

@@ -106,8 +106,8 @@ type Options struct {
 	// Store is what the agent's client of the store is made of. Not used with the
 	// stdout sink.
 	Store loki.Config
-	// SelfID is the ID of the container that the agent runs in, or "".
-	SelfID string
+	// Forecast is how an agent decides which containers are captured, and how.
+	Forecast monitors.Forecast
 	// PushTest lets a line be pushed to the store.
 	PushTest bool
 }
@@ -117,8 +117,8 @@ type Options struct {
 // sooner.
 func Run(ctx context.Context, o Options) Report {
 	cfg := o.Config
-	var p policy
-	p.read(cfg, o.SelfID)
+	c := cfg.Monitors.Container
+	p := policy{enabled: c.Enabled, forecast: o.Forecast, maxStream: c.Streaming.MaxStreams}
 
 	waitEngine := begin(ctx, engineLimit, func(ctx context.Context) engineFacts { return gatherEngine(ctx, cfg) })
 	waitKernel := begin(ctx, localLimit, func(context.Context) kernelFacts { return gatherKernel("/proc") })
@@ -232,25 +232,6 @@ type policy struct {
 	enabled   bool
 	forecast  monitors.Forecast
 	maxStream int
-}
-
-func (p *policy) read(cfg *config.Config, selfID string) {
-	c := cfg.Monitors.Container
-	rules := func(from []config.ContainerRule) (all []monitors.Rule) {
-		for _, r := range from {
-			all = append(all, monitors.Rule(r))
-		}
-		return all
-	}
-	p.enabled, p.maxStream = c.Enabled, c.Streaming.MaxStreams
-	p.forecast = monitors.Forecast{
-		Routing: monitors.RoutingConfig{
-			Files: c.FileBasedMonitoring.Enabled, LogDrivers: c.FileBasedMonitoring.LogDrivers,
-			Fallback: c.FileBasedMonitoring.FallbackToStreaming, Streaming: c.Streaming.Enabled,
-		},
-		Selection:     monitors.Selection{Include: rules(c.Include), Exclude: rules(c.Exclude)},
-		ContainersDir: cfg.Docker.ContainersDir, SelfID: selfID,
-	}
 }
 
 // byName orders containers.

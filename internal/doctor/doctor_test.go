@@ -18,6 +18,7 @@ import (
 	"github.com/log-capturer/log_capturer/internal/config"
 	"github.com/log-capturer/log_capturer/internal/loki"
 	"github.com/log-capturer/log_capturer/internal/lokitest"
+	"github.com/log-capturer/log_capturer/internal/monitors"
 )
 
 // fakeEngine speaks as much of Docker's API as is asked, on a socket of its own.
@@ -128,7 +129,10 @@ func optionsFor(t *testing.T, host, store string) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{File: "config.yaml", Config: cfg, Store: loki.Config{URL: cfg.Sinks.Loki.PushURL(), Timeout: time.Minute}}
+	return Options{File: "config.yaml", Config: cfg, Store: loki.Config{URL: cfg.Sinks.Loki.PushURL(), Timeout: time.Minute},
+		Forecast: monitors.Forecast{Routing: monitors.RoutingConfig{
+			Files: true, LogDrivers: []string{monitors.DriverJSONFile}, Fallback: true, Streaming: true,
+		}}}
 }
 
 func (r *Report) check(t *testing.T, name string) Check {

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/grafana/loki/pkg/push" //nolint:depguard // this program is a test
+	"github.com/grafana/loki/pkg/push"
 	"github.com/klauspost/compress/s2"
 
 	"github.com/log-capturer/log_capturer/internal/lokitest"
