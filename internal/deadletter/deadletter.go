@@ -111,7 +111,8 @@ type Log struct {
 	// mu guards what follows. It is held for a sync too: whether that went well
 	// must be known before anything is written behind it.
 	mu     sync.Mutex
-	f      disk.File // nil when closed
+	f      disk.File // nil when closed, and where it could not be opened yet
+	closed bool
 	size   int64
 	torn   bool // the file ends inside a line
 	buf    bytes.Buffer
@@ -148,22 +149,42 @@ func Open(dataDir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the directory of dead letters (data_dir must be writable for the agent): %w", err)
 	}
-	l.f, err = l.files.Open(fileName, appending|os.O_CREATE)
-	if err != nil {
-		return nil, fmt.Errorf("open the dead letters (data_dir must be writable for the agent): %w", err)
+	if err := l.open(); disk.ReadOnly(err) {
+		l.log.Error("dead letters cannot be written: lines that the store refuses for good wait until they can, with their lane", "error", err, "hint", disk.Hint(err))
+	} else if err != nil {
+		return nil, fmt.Errorf("open the dead letters in %s (%s): %w", filepath.Join(dataDir, dirName), disk.Hint(err), err)
 	}
-	err = l.load()
+	if o.Registerer != nil {
+		if err := l.m.register(o.Registerer); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+// open opens the file. One that cannot be read is set aside. Called with mu held, or by
+// Open.
+func (l *Log) open() (err error) {
+	if l.f, err = l.files.Open(fileName, appending|os.O_CREATE); err != nil {
+		l.f = nil
+		return err
+	}
+	if err = l.load(); err != nil {
+		l.log.Error("dead letters cannot be read: their file is set aside, and another begun", "error", err, "hint", "check the disk of data_dir")
+		if l.rotate(); !l.stuck {
+			err = nil
+		}
+	}
 	if err == nil {
 		err = l.files.Sync() // the name must last as long as the records
 	}
-	if err == nil && o.Registerer != nil {
-		err = l.m.register(o.Registerer)
-	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the dead letters in %s: %w", filepath.Join(dataDir, dirName), err), l.f.Close())
+		err = errors.Join(err, l.f.Close())
+		l.f = nil
+		return err
 	}
 	l.trim()
-	return l, nil
+	return nil
 }
 
 // appending is how the file is open.
@@ -172,6 +193,7 @@ const appending = os.O_RDWR | os.O_APPEND
 // load reads the file through once. It decodes only until it has a time: a file
 // may be of some MiB, and the agent wants to start.
 func (l *Log) load() error {
+	l.copies, l.began = 0, time.Time{}
 	err := lines(disk.Reader(l.f), func(line []byte, _ bool) error {
 		// The kind stands near the front of what Append wrote.
 		if bytes.Contains(line[:min(len(line), 100)], []byte(`"kind":"malformed"`)) {
@@ -230,7 +252,7 @@ func (l *Log) AppendUnsynced(records []Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var err error
-	if full := l.copies >= l.fileBytes()/2; full && l.now().Sub(l.began) < copiesFor {
+	if l.copies >= l.fileBytes()/2 && l.fresh() {
 		err = errShare
 	} else {
 		err = l.append(records, false)
@@ -248,13 +270,26 @@ func (l *Log) AppendUnsynced(records []Record) {
 	}
 }
 
+// fresh reports whether the file was begun within the last day. One from the future was
+// not: the clock was wrong then. Called with mu held.
+func (l *Log) fresh() bool {
+	age := l.now().Sub(l.began)
+	return age >= 0 && age < copiesFor
+}
+
 // append writes records in one call, to a new file if it is time for one.
 // Called with mu held.
 func (l *Log) append(records []Record, sync bool) error {
-	if l.f == nil {
+	if l.closed {
 		return os.ErrClosed
 	}
-	if l.size >= l.fileBytes() || l.copies >= l.fileBytes()/2 && l.now().Sub(l.began) >= copiesFor {
+	if l.f == nil {
+		if err := l.open(); err != nil {
+			l.m.writeErrors.Inc()
+			return err
+		}
+	}
+	if l.size >= l.fileBytes() || l.copies >= l.fileBytes()/2 && !l.fresh() {
 		l.rotate()
 	}
 	b, err := l.encode(records)
@@ -401,6 +436,7 @@ func (l *Log) setSize(n int64) {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.f == nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -207,6 +209,109 @@ func TestSyncFailsAndCannotBeTakenBack(t *testing.T) {
 	if got, bad := read(data(d)); len(got) != 2 || bad != 0 || bytes.Contains(data(d), []byte("\n\n")) {
 		t.Fatalf("%q", data(d))
 	}
+}
+
+// On a file system that is read-only the agent starts, what is refused waits, and is
+// written as soon as it can be.
+func TestReadOnly(t *testing.T) {
+	d := disktest.New()
+	l := openMem(t, d, Options{})
+	must(t, l.Append([]Record{refused("before")}))
+	must(t, l.Close())
+	d.ReadOnly()
+	var out bytes.Buffer
+	l = openMem(t, d, Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	if !strings.Contains(out.String(), "mount the file system of data_dir for writing") {
+		t.Errorf("said: %s", &out)
+	}
+	for range 2 {
+		if err := l.Append([]Record{refused("a")}); !errors.Is(err, syscall.EROFS) {
+			t.Fatal(err)
+		}
+	}
+	d.Heal()
+	must(t, l.Append([]Record{refused("a")}))
+	if raws, bad := foundIn(t, l.files); bad != 0 || !slices.Equal(raws, []string{"before", "a"}) || !isSynced(d) {
+		t.Errorf("%q, %d bad", raws, bad)
+	}
+	must(t, l.Close())
+	if err := l.Append([]Record{refused("b")}); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := Open("", Options{Files: readOnly(t)}); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("without a directory: %v", err)
+	}
+}
+
+func readOnly(t *testing.T) disk.Dir {
+	t.Helper()
+	d := disktest.New()
+	d.ReadOnly()
+	return d.Mount()
+}
+
+// A file that cannot be read does not keep the agent from its start.
+func TestUnreadableAtOpen(t *testing.T) {
+	d := disktest.New()
+	l := openMem(t, d, Options{})
+	must(t, l.Append([]Record{refused("before")}))
+	must(t, l.Close())
+	for _, renames := range []bool{false, true} {
+		d.Kill()
+		files := unreadable{Dir: d.Mount(), renames: renames, healed: new(bool)}
+		l, err := Open("", Options{Files: files, Now: clock})
+		if renames != (err == nil) {
+			t.Fatal(renames, err)
+		}
+		if err != nil {
+			continue
+		}
+		must(t, l.Append([]Record{refused("after")}))
+		must(t, l.Close())
+		*files.healed = true
+		if raws, bad := foundIn(t, l.files); bad != 0 || !slices.Equal(raws, []string{"before", "after"}) {
+			t.Errorf("%q, %d bad", raws, bad)
+		}
+	}
+}
+
+// unreadable is a directory of which the file that is written cannot be read.
+type unreadable struct {
+	disk.Dir
+	renames bool
+	healed  *bool
+}
+
+func (u unreadable) Sub(name string) (disk.Dir, error) {
+	sub, err := u.Dir.Sub(name)
+	return unreadable{sub, u.renames, u.healed}, err
+}
+
+func (u unreadable) Open(name string, flag int) (disk.File, error) {
+	f, err := u.Dir.Open(name, flag)
+	if name != fileName {
+		return f, err
+	}
+	return unreadableFile{f, u.healed}, err
+}
+
+func (u unreadable) Rename(from, to string) error {
+	if !u.renames {
+		return syscall.EIO
+	}
+	return u.Dir.Rename(from, to)
+}
+
+type unreadableFile struct {
+	disk.File
+	healed *bool
+}
+
+func (f unreadableFile) ReadAt(b []byte, off int64) (int, error) {
+	if *f.healed {
+		return f.File.ReadAt(b, off)
+	}
+	return 0, syscall.EIO
 }
 
 func TestOneWriteAndSyncOnlyWhenAsked(t *testing.T) {

@@ -202,6 +202,27 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// A file that was begun when the clock was wrong, far in the future, does not keep copies
+// out until then.
+func TestClockSetBack(t *testing.T) {
+	d := disktest.New()
+	now := t0.AddDate(70, 0, 0)
+	o := Options{Now: func() time.Time { return now }, MaxBytes: 16 * 10_000}
+	l := openMem(t, d, o)
+	copies := []Record{{Kind: Malformed, Raw: bytes.Repeat([]byte("x"), 100)}}
+	for range 1000 {
+		l.AppendUnsynced(copies)
+	}
+	must(t, l.Close())
+	now = t0
+	l = openMem(t, d, o)
+	lost := testutil.ToFloat64(l.m.copiesLost)
+	l.AppendUnsynced(copies)
+	if n := testutil.ToFloat64(l.m.copiesLost); n != lost {
+		t.Errorf("%v copies are lost", n-lost)
+	}
+}
+
 // A record that a new file's disk would not sync is taken back there, too.
 func TestSyncFailsInANewFile(t *testing.T) {
 	for _, op := range []disktest.Op{disktest.Sync, disktest.SyncDir} {

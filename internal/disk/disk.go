@@ -155,6 +155,9 @@ func (d osDir) Free() (int64, error) {
 // Lock leaves the file there: a lock on a removed name excludes no one.
 func (d osDir) Lock(name string) (_ io.Closer, err error) {
 	f, err := os.OpenFile(d.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	if ReadOnly(err) {
+		f, err = os.Open(d.path(name))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -214,12 +217,18 @@ func NoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// ReadOnly reports whether something failed for the file system is mounted read-only,
+// as Linux does by itself after some errors of a disk.
+func ReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
+
 // Hint says what an operator can do about an error of the disk.
 func Hint(err error) string {
 	switch {
 	case NoSpace(err):
 		return "free space on the file system of data_dir"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+	case ReadOnly(err):
+		return "mount the file system of data_dir for writing; if it was, its disk had errors"
+	case errors.Is(err, fs.ErrPermission):
 		return "make data_dir writable for the agent"
 	default:
 		return "check the disk of data_dir"

@@ -77,7 +77,7 @@ func TestHint(t *testing.T) {
 	for err, want := range map[error]string{
 		syscall.ENOSPC: "free space on the file system of data_dir",
 		syscall.EDQUOT: "free space on the file system of data_dir",
-		syscall.EROFS:  "make data_dir writable for the agent",
+		syscall.EROFS:  "mount the file system of data_dir for writing; if it was, its disk had errors",
 		syscall.EACCES: "make data_dir writable for the agent",
 		syscall.EIO:    "check the disk of data_dir",
 	} {

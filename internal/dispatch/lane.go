@@ -322,6 +322,15 @@ func (l *lane) release() {
 	l.grant()
 }
 
+// coolDown gives back the memory of the batches that are free.
+func (l *lane) coolDown() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sl := range l.free {
+		sl.Batch = entry.Batch{}
+	}
+}
+
 // errNoReason stands in for the word of a sink that gave none.
 var errNoReason = errors.New("the store left lines undelivered without giving a reason")
 

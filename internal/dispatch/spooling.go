@@ -13,8 +13,15 @@ import (
 	"github.com/log-capturer/log_capturer/internal/spool"
 )
 
-// spoolRetry is the pause after the spool could not be read.
-const spoolRetry = time.Second
+const (
+	// spoolRetry is the pause after the spool could not be read.
+	spoolRetry = time.Second
+	// asidePatience is for how long what is in the side is waited for.
+	asidePatience = time.Hour
+	// warmFor is for how long a lane of the spool keeps its memory, some MiB, when
+	// nothing has come. Outages are rare.
+	warmFor = 10 * time.Second
+)
 
 // spooling stands between the lanes and the sink. What the store does not take it
 // keeps in the spool, and as long as a lane has anything there, all that follows
@@ -45,6 +52,8 @@ type spooling struct {
 	back  *Dispatcher
 	lanes []*spoolLane
 	begun *trouble
+	// unread: the disk does not give back what is in the spool.
+	unread *trouble
 
 	mu sync.Mutex
 	// parts are the sections of frames that are on their way, by the number of
@@ -102,7 +111,8 @@ func SpoolLanes(lanes int) int { return 2 * lanes }
 func newSpooling(d *Dispatcher) *spooling {
 	cfg := d.cfg
 	s := &spooling{
-		sink: cfg.Sink, d: d, parts: make(map[uint64]*frame), begun: newTrouble(cfg.Spool.Lanes(), 0),
+		sink: cfg.Sink, d: d, parts: make(map[uint64]*frame),
+		begun: newTrouble(cfg.Spool.Lanes(), 0), unread: newTrouble(cfg.Spool.Lanes(), repeatEvery),
 	}
 	back := cfg
 	back.Lanes = cfg.Spool.Lanes() // an earlier agent may have had more
@@ -217,13 +227,14 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 		}
 	}
 	if w.spool {
-		err := s.keep(l, b, entry.PartPending)
+		err := s.keep(l, b)
 		if err == nil {
 			kept.Kept = true
+			l.failing = time.Time{}
 			return kept
 		}
 		if !w.store {
-			return entry.Outcome{Err: cmp.Or(kept.Err, err)}
+			return entry.Outcome{Err: err}
 		}
 	}
 	out, asked := s.attempt(ctx, l, b, progress, p)
@@ -242,7 +253,7 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 		return out
 	}
 	say := s.begun.begin(l.index, false, time.Now())
-	if s.keep(l, b, entry.PartPending) != nil {
+	if s.keep(l, b) != nil {
 		s.begun.end(l.index, time.Now())
 		return out // which is the better reason; the spool has told its own
 	}
@@ -286,6 +297,23 @@ func (l *spoolLane) divert(b *entry.Batch) (found bool) {
 		}
 	}
 	return found
+}
+
+// holdBehind holds the pending parts of streams of which parts are held: what goes to
+// a queue without those would pass by them.
+func holdBehind(b *entry.Batch) {
+	streams := streamsIn(b, entry.PartHeld)
+	if len(streams) == 0 {
+		return
+	}
+	for i := range b.Sections {
+		sec := &b.Sections[i]
+		for c, state := range sec.State {
+			if state == entry.PartPending && slices.Contains(streams, sec.Source.Labels[c].String()) {
+				sec.State[c] = entry.PartHeld
+			}
+		}
+	}
 }
 
 // putAside notes streams before a frame of theirs goes to the side.
@@ -389,6 +417,7 @@ func (s *spooling) attempt(ctx context.Context, l *spoolLane, b *entry.Batch, pr
 		silence.Reset(limit())
 	})
 	longest = max(longest, time.Since(asked))
+	holdBehind(b)
 	switch {
 	case !b.Pending() && longest < quickBelow:
 		s.note(l, pace.quick)
@@ -407,12 +436,13 @@ func (s *spooling) note(l *spoolLane, change func(pace, time.Time) pace) {
 	s.drained(l)
 }
 
-// keep writes the parts of a batch that are in a state to a lane's queue, durably,
-// or changes nothing.
-func (s *spooling) keep(l *spoolLane, b *entry.Batch, in entry.PartState) error {
-	return s.write(l, b, in, l.queue.Append)
+// keep writes what is pending of a batch to a lane's queue.
+func (s *spooling) keep(l *spoolLane, b *entry.Batch) error {
+	return s.write(l, b, entry.PartPending, l.queue.Append)
 }
 
+// write writes the parts of a batch that are in a state to a lane of the spool, durably,
+// or changes nothing.
 func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write func(...spool.Frame) error) error {
 	l.keeping.Lock()
 	defer l.keeping.Unlock()
@@ -441,22 +471,49 @@ func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write
 }
 
 // findAside learns which streams an earlier run has left lines of in the side. If some
-// of it cannot be read, newer lines of these streams may come before.
+// of it cannot be read for long, newer lines of these streams may come before.
 func (s *spooling) findAside(ctx context.Context, l *spoolLane) {
 	decoder := entry.Decoder{Lane: l.index}
-	err := l.side.queue.Scan(func(f spool.Frame) error {
-		if decoder.Decode(&l.scratch, f.Payload) == nil { // else it will be told when its turn comes
-			l.putAside(streamsIn(&l.scratch, entry.PartPending))
+	for began := time.Now(); ; {
+		err := l.side.queue.Scan(func(f spool.Frame) error {
+			if decoder.Decode(&l.scratch, f.Payload) == nil { // else it will be told when its turn comes
+				l.putAside(streamsIn(&l.scratch, entry.PartPending))
+			}
+			return ctx.Err()
+		})
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			s.readable(l)
+		case time.Since(began) < asidePatience:
+			l.mu.Lock()
+			clear(l.aside)
+			l.mu.Unlock()
+			s.unreadable(ctx, l, err)
+			continue
+		default:
+			s.d.cfg.Logger.Error("spool cannot be read: of streams that wait there newer lines may be sent first", "error", err)
 		}
-		return ctx.Err()
-	})
-	switch {
-	case ctx.Err() != nil:
+		close(l.known)
 		return
-	case err != nil:
-		s.d.cfg.Logger.Error("spool cannot be read: of streams that wait there newer lines may be sent first", "error", err)
 	}
-	close(l.known)
+}
+
+// unreadable says that a lane's queue or side cannot be read, and waits before it is
+// tried again.
+func (s *spooling) unreadable(ctx context.Context, l *spoolLane, err error) {
+	if s.unread.begin(l.index, false, time.Now()) {
+		s.d.cfg.Logger.Error("spool cannot be read; it will be tried again", "error", err)
+	}
+	wait(ctx, spoolRetry, nil)
+}
+
+// readable says so, once no lane is unreadable.
+func (s *spooling) readable(l *spoolLane) {
+	if say, lasted := s.unread.end(l.index, time.Now()); say {
+		s.d.cfg.Logger.Info("spool can be read again", "after", lasted)
+	}
 }
 
 // read takes frames from the spool to the second dispatcher, oldest first.
@@ -470,14 +527,17 @@ func (s *spooling) read(ctx context.Context, l *spoolLane) {
 	}
 	for ctx.Err() == nil {
 		f, ok, err := l.queue.Next(l.in[:0])
-		switch {
-		case err != nil:
-			s.d.cfg.Logger.Error("spool cannot be read; it will be tried again", "error", err)
-			wait(ctx, spoolRetry, nil)
+		if err != nil {
+			s.unreadable(ctx, l, err)
 			continue
-		case !ok:
+		}
+		s.readable(l)
+		if !ok {
 			s.drained(l)
-			wait(ctx, time.Hour, l.appended)
+			if !wait(ctx, warmFor, l.appended) {
+				s.coolDown(l)
+				wait(ctx, time.Hour, l.appended)
+			}
 			continue
 		}
 		if cap(f.Payload) <= 4*s.d.cfg.BatchBytes {
@@ -502,14 +562,27 @@ func (s *spooling) read(ctx context.Context, l *spoolLane) {
 	}
 }
 
-func wait(ctx context.Context, d time.Duration, news <-chan struct{}) {
+// wait waits for news, and reports whether there were any before d had passed or
+// ctx ended.
+func wait(ctx context.Context, d time.Duration, news <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-news:
+		return true
 	}
+	return false
+}
+
+// coolDown gives back the memory of a lane of which nothing is being read.
+func (s *spooling) coolDown(l *spoolLane) {
+	l.in, l.scratch = nil, entry.Batch{}
+	l.keeping.Lock()
+	l.out = nil
+	l.keeping.Unlock()
+	s.back.lanes[l.index].coolDown()
 }
 
 // hand copies a frame's lines behind those of a batch, and numbers its parts.

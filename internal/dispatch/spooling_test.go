@@ -105,6 +105,15 @@ func TestSpoolingOutage(t *testing.T) {
 		if h := r.Health()[0]; !h.FailingSince.IsZero() || h.PendingBytes != 0 {
 			t.Errorf("%+v", h)
 		}
+		// The memory of the outage is given back.
+		l := r.spooling.lanes[0]
+		warm := cap(l.in) + cap(l.out) + cap(l.scratch.Text)
+		for _, sl := range r.spooling.back.lanes[0].free {
+			warm += cap(sl.Text)
+		}
+		if warm != 0 || len(r.spooling.back.lanes[0].free) == 0 {
+			t.Errorf("%d bytes are kept", warm)
+		}
 		// Directly again.
 		r.send(src, "o:last")
 		passTime(time.Second)
@@ -113,6 +122,34 @@ func TestSpoolingOutage(t *testing.T) {
 		}
 		if r.logs.count("spool is drained") != 1 {
 			t.Errorf("the recovery is not told:\n%s", r.logs)
+		}
+	})
+}
+
+// TestSpoolingHeldAndDown has the store refuse the first part of a stream and then fail
+// before it has said anything of the second: that must not get to the spool, and from
+// there to the store, before the first.
+func TestSpoolingHeldAndDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 0)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			for i := range b.Sections {
+				if b.Sections[i].State[entry.ClassStdout] == entry.PartPending {
+					b.Sections[i].State[entry.ClassStdout] = entry.PartHeld
+					break
+				}
+			}
+			return entry.Outcome{Err: errDown, RetryAfter: spoolAfter}
+		})
+		src := newSource(1, 0)
+		r.send(src, "o:1")
+		r.send(src, "o:2")
+		passTime(10 * time.Second)
+		r.setPush(r.takeAll)
+		passTime(2 * time.Minute)
+		if got := r.delivered(); !slices.Equal(got, []string{"o:1", "o:2"}) {
+			t.Errorf("%q", got)
 		}
 	})
 }

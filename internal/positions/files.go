@@ -33,11 +33,11 @@ func (s *Store) setAside(kind string, data []byte) (string, error) {
 	all, _ := s.files.List() // of a directory that cannot be read all are kept
 	var old []string
 	for _, f := range all {
-		if strings.HasPrefix(f.Name, prefix) {
+		if strings.HasPrefix(f.Name, prefix) && f.Name != name { // the clock may have been set back
 			old = append(old, f.Name)
 		}
 	}
-	for _, n := range old[:max(0, len(old)-keepAside)] {
+	for _, n := range old[:max(0, len(old)+1-keepAside)] {
 		_ = s.files.Remove(n) // one copy too many does no harm
 	}
 	return filepath.Join(s.dir, name), nil

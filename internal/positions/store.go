@@ -256,8 +256,13 @@ func (s *Store) load(c *contents) {
 		s.log.Debug("positions journal ended inside a record: cut off", "bytes", c.torn)
 	}
 	s.firstStart = c.firstStart
-	if s.firstStart.IsZero() {
-		s.firstStart = s.now().UTC().Round(0) // without the monotonic clock
+	now := s.now().UTC().Round(0) // without the monotonic clock
+	switch {
+	case s.firstStart.IsZero():
+		s.firstStart = now
+	case s.firstStart.After(now): // what was written before it may be left out as too old
+		s.log.Warn("positions journal begins in the future: the clock was wrong then, or is; this start counts as the first", "first_start", s.firstStart)
+		s.firstStart = now
 	}
 	for key, saved := range c.logs {
 		r := &record{key: key, note: saved.Note}
@@ -275,7 +280,11 @@ func (s *Store) attach(c *contents, why error) (err error) {
 	if c.good+c.torn == 0 {
 		return why
 	}
-	if s.f, err = s.files.Open(journalName, appending); err != nil {
+	s.f, err = s.files.Open(journalName, appending)
+	if disk.ReadOnly(err) {
+		s.f, err = unwritable{err: err}, nil
+	}
+	if err != nil {
 		return errors.Join(why, err)
 	}
 	s.setSize(c.good + c.torn)
@@ -286,8 +295,19 @@ func (s *Store) attach(c *contents, why error) (err error) {
 	return nil
 }
 
+// unwritable stands in for the journal on a file system that is read-only, until one can
+// be written in its place.
+type unwritable struct {
+	disk.File
+	err error
+}
+
+func (u unwritable) Write([]byte) (int, error) { return 0, u.err }
+func (u unwritable) Sync() error               { return u.err }
+func (unwritable) Close() error                { return nil }
+
 // FirstStart is when this data_dir was first used, in UTC. If the journal has
-// lost it, it is when the loss was found.
+// lost it, or has a time that is still to come, it is when that was found.
 func (s *Store) FirstStart() time.Time { return s.firstStart }
 
 // Lookup gives what is known of a log, registered or not.

@@ -334,6 +334,41 @@ func TestOpenWithoutRoom(t *testing.T) {
 	}
 }
 
+// On a file system that is read-only the agent goes on from where it was, says so, and
+// saves all as soon as it can.
+func TestReadOnly(t *testing.T) {
+	d := disktest.New()
+	s := openMem(t, d, nil)
+	s.Register("a", "note", ends(1, 1))
+	must(t, s.Close())
+	d.ReadOnly()
+	var out bytes.Buffer
+	s = openMem(t, d, slog.New(slog.NewTextHandler(&out, nil)))
+	check(t, s, "a", 1, 1)
+	log := s.Register("a", "note", ends(1, 1))
+	seqs := s.Begin(log, ends(2, 1), [entry.NumStreams]int{1, 0})
+	if err := s.Ack([]entry.Span{{Log: log, Stream: entry.Stdout, Seq: seqs[0]}}); !errors.Is(err, syscall.EROFS) {
+		t.Error(err)
+	}
+	if err := s.flush(); !errors.Is(err, syscall.EROFS) {
+		t.Error(err)
+	}
+	if err := s.Health(); err == nil || !strings.Contains(err.Error(), "mount the file system of data_dir for writing") || !strings.Contains(out.String(), "positions cannot be saved") {
+		t.Errorf("%v, said: %s", err, &out)
+	}
+	d.Heal()
+	must(t, s.flush())
+	must(t, s.Health())
+	d.Kill()
+	check(t, openMem(t, d, nil), "a", 2, 1)
+
+	d = disktest.New()
+	d.ReadOnly()
+	if _, err := Open(Config{Files: d.Mount()}); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("a new data_dir: %v", err)
+	}
+}
+
 func TestCompaction(t *testing.T) {
 	dir := t.TempDir()
 	s := openDir(t, dir, nil)
@@ -531,6 +566,17 @@ func TestOnlyThreeCopiesAreKept(t *testing.T) {
 		if want := fmt.Sprintf("damage %d\n", i+2); string(data) != want {
 			t.Fatalf("%s is %q, want %q", c, data, want)
 		}
+	}
+	// The clock is set back: the newest copy has the oldest name.
+	must(t, os.WriteFile(name, []byte("damage 5\n"), 0o600))
+	s, err := Open(Config{Dir: dir, Now: func() time.Time { return t0.Add(-time.Hour) }})
+	must(t, err)
+	must(t, s.Close())
+	copies, err = filepath.Glob(name + ".corrupt-*")
+	must(t, err)
+	data, err := os.ReadFile(copies[0])
+	if err != nil || len(copies) != keepAside || string(data) != "damage 5\n" {
+		t.Fatalf("%q is the oldest of %q, %v", data, copies, err)
 	}
 }
 

@@ -124,7 +124,8 @@ const scanChunk = 64 << 10
 
 // find gives the first header at or behind off whose frame ends by end and whose
 // number is from least to most (a seal's: most+1 at the most). It stands at off unless
-// something is damaged there. io.EOF: there is none.
+// something is damaged there. io.EOF: there is none; errUnread: nobody can tell. With an
+// error the header is a seal.
 func find(r io.ReaderAt, off, end int64, least, most uint64) (h header, at int64, err error) {
 	size := int64(frameHeaderLen) // as a rule one look is enough
 	var b []byte
@@ -135,7 +136,7 @@ func find(r io.ReaderAt, off, end int64, least, most uint64) (h header, at int64
 		}
 		b = b[:n]
 		if got, err := r.ReadAt(b, off); err != nil && !(errors.Is(err, io.EOF) && got >= frameHeaderLen) {
-			return header{}, 0, err
+			return header{}, 0, fmt.Errorf("%w: %w", errUnread, err)
 		} else if got < n { // the file is shorter than it was said to be
 			end, b = off+int64(got), b[:got]
 		}
@@ -161,22 +162,18 @@ func find(r io.ReaderAt, off, end int64, least, most uint64) (h header, at int64
 // are written in turn, so that half a write leaves the other. It is not synced
 // but at the end: an old one costs frames that are sent twice.
 type cursor struct {
-	f          disk.File // nil: could not be opened yet
+	f          disk.File // nil: not opened for writing yet
 	slot       int64
 	generation uint64 // of the last write
 	seq        uint64
 }
 
 // load reads the slots. sound is false where there are bytes and none of them is a cursor.
-func (c *cursor) load() (sound bool, err error) {
-	var b [2 * cursorSlotLen]byte
-	n, err := c.f.ReadAt(b[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
+func (c *cursor) load(b []byte) (sound bool) {
+	sound = len(b) == 0
 	for i := int64(0); i < 2; i++ {
-		s := b[i*cursorSlotLen:][:cursorSlotLen]
-		if string(s[:4]) != cursorMagic || binary.LittleEndian.Uint32(s[20:]) != checksum(s[:20]) {
+		s := b[min(i*cursorSlotLen, int64(len(b))):]
+		if len(s) < cursorSlotLen || string(s[:4]) != cursorMagic || binary.LittleEndian.Uint32(s[20:]) != checksum(s[:20]) {
 			continue
 		}
 		sound = true
@@ -184,7 +181,7 @@ func (c *cursor) load() (sound bool, err error) {
 			c.generation, c.seq, c.slot = g, binary.LittleEndian.Uint64(s[12:]), 1-i
 		}
 	}
-	return sound || n == 0, nil
+	return sound
 }
 
 // write writes c.seq to the slot with the older number.

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/log-capturer/log_capturer/internal/disk"
 )
@@ -69,8 +71,9 @@ type Lane struct {
 	off     int64
 	expect  uint64
 	before  uint32
-	handed  []handed // given and not done, and what was done after these; in order
-	waiting figures  // of those that are not done, but for the oldest
+	unread  time.Time // since when the disk does not give back what is there; zero: it does
+	handed  []handed  // given and not done, and what was done after these; in order
+	waiting figures   // of those that are not done, but for the oldest
 	cursor  cursor
 	cursorQ bool // the cursor on disk is behind
 }
@@ -202,8 +205,9 @@ func (l *Lane) seal() {
 // none. The payload is appended to buf[:0]. Frames given may be done in any
 // order; after a restart those that are not done are given again.
 //
-// What is damaged or cannot be read is passed over, counted and logged. An error
-// means that a segment could not be opened; a later call tries again.
+// What is damaged is passed over, counted and logged. An error means that the disk
+// does not give back what is there; a later call tries again. What it has not given
+// back for readPatience is passed over, too.
 func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -226,19 +230,30 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 				}
 			}
 			h, at, err := find(l.r, l.off, sg.size, l.expect, sg.last)
-			if err != nil || h.isSeal() {
-				l.lose(sg.last+1, sg.records, cmp.Or(err, errNoFrame))
-				break
+			var payload []byte
+			if err == nil && !h.isSeal() {
+				payload, err = l.payload(l.r, &h, at, buf)
 			}
-			if h.seq > l.expect {
+			if errors.Is(err, errUnread) && l.patient() {
+				l.closeReader()
+				return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again; check the disk of data_dir): %w", l.index, err)
+			}
+			switch {
+			case h.isSeal() && errors.Is(err, errUnread):
+				l.off += 4 << 10 // there may be frames behind it
+				continue
+			case h.isSeal():
+				l.lose(sg.last+1, sg.records, cmp.Or(err, errNoFrame))
+				continue
+			case h.seq > l.expect:
 				l.lose(h.seq, h.before, errNoFrame)
 			}
-			payload, err := l.payload(l.r, &h, at, buf)
 			l.off = at + frameHeaderLen + int64(h.length)
 			if err != nil {
 				l.lose(h.seq+1, h.before+h.records, err)
 				continue
 			}
+			l.unread = time.Time{}
 			l.expect, l.before = h.seq+1, h.before+h.records
 			g := handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest}
 			l.handed = append(l.handed, g)
@@ -257,8 +272,8 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 
 // Scan calls f with every frame that Next has still to give, in order, without giving
 // it; a payload is f's only until it returns. It ends with the first error of f. What
-// cannot be read is left out: Next tells of it. Any other error means that a segment
-// could not be opened. The lane waits meanwhile, and must not be used by f.
+// is damaged is left out: Next tells of it. Any other error means that the disk does not
+// give back some of it. The lane waits meanwhile, and must not be used by f.
 func (l *Lane) Scan(f func(Frame) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -288,11 +303,17 @@ func (l *Lane) scan(r disk.File, off int64, expect uint64, sg *segment, f func(F
 	var buf []byte
 	for expect <= sg.last {
 		h, at, err := find(r, off, sg.size, expect, sg.last)
+		if errors.Is(err, errUnread) {
+			return err
+		}
 		if err != nil || h.isSeal() {
 			return nil //nolint:nilerr // Next tells of it
 		}
 		off, expect = at+frameHeaderLen+int64(h.length), h.seq+1
 		payload, err := l.payload(r, &h, at, buf)
+		if errors.Is(err, errUnread) {
+			return err
+		}
 		if err != nil {
 			continue
 		}
@@ -307,7 +328,18 @@ func (l *Lane) scan(r disk.File, off int64, expect uint64, sg *segment, f func(F
 var (
 	errChecksum = errors.New("the checksum of a frame differs")
 	errNoFrame  = errors.New("there is no frame where one should be")
+	// errUnread is what an error of the disk is, which may pass: unlike damage.
+	errUnread = errors.New("the disk does not give it back")
 )
+
+// patient reports whether what the disk does not give back is to be tried again.
+func (l *Lane) patient() bool {
+	now := l.s.cfg.Now()
+	if l.unread.IsZero() {
+		l.unread = now
+	}
+	return now.Sub(l.unread) < readPatience
+}
 
 // payload reads and verifies what stands behind a header.
 func (l *Lane) payload(r disk.File, h *header, at int64, buf []byte) ([]byte, error) {
@@ -318,8 +350,10 @@ func (l *Lane) payload(r disk.File, h *header, at int64, buf []byte) ([]byte, er
 	if cap(l.in) > keepBuffer {
 		l.in = nil
 	}
-	if n, err := r.ReadAt(b, at+frameHeaderLen); n < len(b) {
-		return nil, err
+	if n, err := r.ReadAt(b, at+frameHeaderLen); n < len(b) && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %w", errUnread, err)
+	} else if n < len(b) {
+		return nil, errNoFrame
 	}
 	if checksum(b) != h.sum {
 		return nil, errChecksum

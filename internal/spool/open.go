@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"slices"
@@ -71,17 +72,12 @@ func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
 
 // openCursor gives the number up to which all is done.
 func (l *Lane) openCursor() uint64 {
-	f, err := l.files.Open(cursorName, os.O_RDWR|os.O_CREATE)
-	sound := true
-	if err == nil {
-		l.cursor.f = f
-		sound, err = l.cursor.load()
-	}
-	if !sound {
+	b, err := disk.ReadFile(l.files, cursorName)
+	if err == nil && !l.cursor.load(b) {
 		err = errors.New("it is damaged")
 		l.s.m.damagedCursors.Inc()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.s.log.Warn("spool cursor cannot be read: frames of the oldest segment may be sent twice", "lane", l.index, "error", err)
 	}
 	return l.cursor.seq
@@ -123,6 +119,9 @@ func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 	case errors.As(err, &unknown):
 		l.putAside(name, "unknown-version", err)
 		return nil
+	case errors.Is(err, errUnread) && !newest:
+		// A disk that is away for a moment: Next has more patience.
+		return &segment{name: name, first: first, last: most, size: sg.disk, disk: sg.disk, oldest: l.s.cfg.Now().UnixNano()}
 	case err != nil || sg.last < first && !newest:
 		if !newest && most > l.cursor.seq {
 			l.s.m.lostFrames.Add(float64(most - max(first-1, l.cursor.seq)))
@@ -155,6 +154,9 @@ func (l *Lane) putAside(name, kind string, why error) {
 // good frame is cut off; torn says how many bytes.
 func (l *Lane) examine(name string, first, most uint64, newest bool) (sg *segment, torn int64, err error) {
 	f, err := l.files.Open(name, os.O_RDWR)
+	if disk.ReadOnly(err) {
+		f, err = l.files.Open(name, os.O_RDONLY)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -164,19 +166,19 @@ func (l *Lane) examine(name string, first, most uint64, newest bool) (sg *segmen
 		return nil, 0, err
 	}
 	size := info.Size
+	sg = &segment{name: name, first: first, last: first - 1, disk: size, oldest: math.MaxInt64}
 	var b [max(segmentHeaderLen, frameHeaderLen)]byte
 	if size >= segmentHeaderLen {
 		if _, err := f.ReadAt(b[:segmentHeaderLen], 0); err != nil {
-			return nil, 0, err
+			return sg, 0, fmt.Errorf("%w: %w", errUnread, err)
 		}
 		if err := checkSegmentHeader(b[:]); err != nil {
 			return nil, 0, err
 		}
 	}
-	sg = &segment{name: name, first: first, last: first - 1, disk: size, oldest: math.MaxInt64}
 	if size >= segmentHeaderLen+frameHeaderLen {
 		if _, err := f.ReadAt(b[:frameHeaderLen], size-frameHeaderLen); err != nil {
-			return nil, 0, err
+			return sg, 0, fmt.Errorf("%w: %w", errUnread, err)
 		}
 		if h, ok := parseHeader(b[:frameHeaderLen]); ok && h.isSeal() && h.seq > first && h.seq <= most+1 {
 			sg.last, sg.size, sg.records, sg.oldest = h.seq-1, size, h.before, h.oldest
@@ -184,7 +186,7 @@ func (l *Lane) examine(name string, first, most uint64, newest bool) (sg *segmen
 		}
 	}
 	if err := sg.scan(f, size, most, newest); err != nil {
-		return nil, 0, err
+		return sg, 0, err
 	}
 	if !newest {
 		return sg, 0, nil

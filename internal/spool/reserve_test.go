@@ -64,6 +64,33 @@ func TestAppendReserved(t *testing.T) {
 	}
 }
 
+// With a cap that was lowered below what lies there nothing is added, and what moves
+// within the spool still finds room.
+func TestCapLowered(t *testing.T) {
+	dir := disktest.New()
+	s := openMem(t, Config{Lanes: 2, MinFreeBytes: -1}, dir)
+	for range 100 {
+		must(t, s.Lane(0).Append(Frame{Payload: []byte(random(1000)), Records: 1, Oldest: 1}))
+	}
+	must(t, s.Close())
+	s = openMem(t, Config{Lanes: 2, MaxBytes: 40_000, MinFreeBytes: -1}, dir)
+	if err := s.Lane(0).Append(frame("a")); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		f, ok, err := s.Lane(0).Next(nil)
+		if !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		if err := s.Lane(1).AppendReserved(f); err != nil {
+			if i < 9 || i > 10 { // a quarter of the cap
+				t.Fatal(i, err)
+			}
+			break
+		}
+	}
+}
+
 // Scan gives what Next is still to give, and changes nothing.
 func TestScan(t *testing.T) {
 	dir := disktest.New()

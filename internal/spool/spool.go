@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +32,12 @@ const (
 	minSegmentBytes = 64 << 10
 	keepBuffer      = 4 << 20 // the largest buffer kept for the next frame
 	paceWindow      = 10 * time.Second
+	// readPatience is for how long a lane waits for what the disk does not give back:
+	// a disk that is away comes back, a bad sector does not.
+	readPatience = time.Hour
+	// askAgainWithin is the longest that whoever has something for the spool waits
+	// after it was not taken.
+	askAgainWithin = 2 * time.Minute
 )
 
 // ErrFull is what a *FullError is.
@@ -101,12 +106,11 @@ type Spool struct {
 	// mu guards what follows. It is taken after a Lane's, and no disk is waited
 	// for while it is held.
 	mu         sync.Mutex
-	used       int64      // by files, and by writes under way
-	room       int64      // above the floor of free space when it was last looked at
-	figures    []figures  // by lane
-	full       *FullError // of the last append that found no room; nil: fullLanes is empty
-	fullLanes  []bool     // whose last append found none
-	writeErr   error      // of the last write
+	used       int64     // by files, and by writes under way
+	found      int64     // of it, at the start
+	room       int64     // above the floor of free space when it was last looked at
+	figures    []figures // by lane
+	failed     []failure // by lane
 	saidLostIn string
 	pace       pace
 }
@@ -148,7 +152,7 @@ func Open(cfg Config) (*Spool, error) {
 	if cfg.segmentBytes == 0 {
 		cfg.segmentBytes = max(minSegmentBytes, min(segmentBytes, cfg.MaxBytes/int64(max(1, cfg.Lanes)*segmentsPerLane)))
 	}
-	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), files: files, room: math.MaxInt64, figures: make([]figures, cfg.Lanes), fullLanes: make([]bool, cfg.Lanes)}
+	s := &Spool{cfg: cfg, log: cfg.Logger, m: newMetrics(), files: files, room: math.MaxInt64, figures: make([]figures, cfg.Lanes), failed: make([]failure, cfg.Lanes)}
 	// Both cost memory on the first use only.
 	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(max(1, cfg.Lanes)),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
@@ -175,7 +179,7 @@ func Open(cfg Config) (*Spool, error) {
 			return nil, errors.Join(err, s.Close())
 		}
 	}
-	s.pace = pace{} // what was found there has not come in
+	s.pace, s.found = pace{}, s.used // what was found there has not come in
 	if h := s.Health(); h.Frames > 0 {
 		s.log.Info("spool holds lines of an earlier run: they are sent first", "frames", h.Frames, "records", h.Records, "bytes", h.Bytes, "oldest", h.Oldest)
 	}
@@ -227,39 +231,89 @@ func (s *Spool) Close() (err error) {
 func (s *Spool) reserve(lane int, n int64, reserved bool) error {
 	// Behind these limits is what only some may use.
 	ofCap, ofFloor := s.cfg.reserve()
-	most := s.cfg.MaxBytes - ofCap
 	free, err := s.files.Free()
 	room := int64(math.MaxInt64) // unknown: the write will tell
 	if err == nil && s.cfg.MinFreeBytes > 0 {
 		room = free - s.cfg.MinFreeBytes
 	}
-	if !reserved {
-		ofCap, ofFloor = 0, 0
+	most := s.cfg.MaxBytes - ofCap
+	switch {
+	case !reserved:
+		ofFloor = 0
+	case s.found > s.cfg.MaxBytes: // which was lowered: what moves within must still fit
+		most = s.found + ofCap
+	default:
+		most = s.cfg.MaxBytes
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.room = room
 	switch {
-	case n-ofCap > most-s.used:
-		return s.setFull(lane, &FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
+	case n > most-s.used:
+		return s.fail(lane, &FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
 			"%d more bytes do not fit, %d of %d are in use, and some are kept for what moves within the spool; raise spool.max_bytes to hold out longer", n, s.used, s.cfg.MaxBytes)})
 	case n-ofFloor > room:
-		return s.setFull(lane, &FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
+		return s.fail(lane, &FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
 			"the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes", free, s.cfg.MinFreeBytes)})
 	}
 	s.used += n
 	return nil
 }
 
-// setFull notes that a lane's frame does not get in; smaller ones of others may.
-// Called with mu held.
-func (s *Spool) setFull(lane int, e *FullError) error {
-	s.m.refused.Inc()
-	if s.full == nil {
-		s.log.Error("spool takes no more: what cannot be sent stays unread in the logs, where rotation may take it", "error", e)
+// failure is what a lane's last append came to; err is nil after one that succeeded.
+type failure struct {
+	err error
+	at  time.Time
+}
+
+// failures gives a lane's *FullError and another error of the disk, where there are
+// any. A failure that nobody has met again is none any more: what was to be appended
+// then has found another way. Called with mu held.
+func (s *Spool) failures() (full, write error) {
+	now := s.cfg.Now()
+	for i := range s.failed {
+		f := &s.failed[i]
+		if now.Sub(f.at) >= askAgainWithin {
+			*f = failure{}
+		}
+		switch {
+		case f.err == nil:
+		case errors.Is(f.err, ErrFull):
+			full = f.err
+		default:
+			write = f.err
+		}
 	}
-	s.full, s.fullLanes[lane] = e, true
-	return e
+	return full, write
+}
+
+// fail notes that a lane's frame does not get in; smaller ones of others may. Called
+// with mu held.
+func (s *Spool) fail(lane int, err error) error {
+	full, write := s.failures()
+	if errors.Is(err, ErrFull) {
+		s.m.refused.Inc()
+		if full == nil {
+			s.log.Error("spool takes no more: what cannot be sent stays unread in the logs, where rotation may take it", "error", err)
+		}
+	} else if write == nil {
+		s.log.Error("spool cannot be written: what cannot be sent stays unread in the logs, where rotation may take it", "error", err)
+	}
+	s.failed[lane] = failure{err, s.cfg.Now()}
+	return err
+}
+
+// recovered notes that some of failed, of lanes that have found room or need none, are
+// over. Called with mu held.
+func (s *Spool) recovered(failed []failure) {
+	full, write := s.failures()
+	clear(failed)
+	if full == nil && write == nil {
+		return
+	}
+	if full, write = s.failures(); full == nil && write == nil {
+		s.log.Info("spool takes lines again")
+	}
 }
 
 // release gives room back.
@@ -275,14 +329,9 @@ func (s *Spool) writeFailed(lane int, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if disk.NoSpace(err) {
-		return s.setFull(lane, &FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
+		return s.fail(lane, &FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
 	}
-	err = fmt.Errorf("write to lane %d of the spool (nothing is spooled; data_dir must be writable, its disk sound): %w", lane, err)
-	if s.writeErr == nil {
-		s.log.Error("spool cannot be written: what cannot be sent stays unread in the logs, where rotation may take it", "error", err)
-	}
-	s.writeErr = err
-	return err
+	return s.fail(lane, fmt.Errorf("write to lane %d of the spool (nothing is spooled; %s): %w", lane, disk.Hint(err), err))
 }
 
 // wrote notes frames that are on the disk.
@@ -291,19 +340,7 @@ func (s *Spool) wrote(lane int, records uint32, frames int) {
 	s.m.appendedRecords.Add(float64(records))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.recovered(lane)
-}
-
-// recovered notes that a lane has found room, or needs none. Called with mu held.
-func (s *Spool) recovered(lane int) {
-	failed := s.full != nil || s.writeErr != nil
-	s.fullLanes[lane] = false
-	if s.writeErr = nil; !slices.Contains(s.fullLanes, true) {
-		s.full = nil
-	}
-	if failed && s.full == nil {
-		s.log.Info("spool takes lines again")
-	}
+	s.recovered(s.failed[lane : lane+1])
 }
 
 // lost counts frames that cannot be read, and says so once for a segment.
@@ -328,13 +365,11 @@ func (s *Spool) publish(lane int, f figures) {
 	s.figures[lane] = f
 	after := s.sum()
 	s.pace.note(s.cfg.Now(), after.bytes)
-	if drained { // nobody may append again for long
-		s.recovered(lane)
-	}
-	if before.frames > 0 && after.frames == 0 {
-		for i := range s.fullLanes {
-			s.recovered(i)
-		}
+	switch { // nobody may append again for long
+	case before.frames > 0 && after.frames == 0:
+		s.recovered(s.failed)
+	case drained:
+		s.recovered(s.failed[lane : lane+1])
 	}
 }
 
@@ -377,7 +412,7 @@ const (
 	Empty    State = "empty"    // nothing waits
 	Filling  State = "filling"  // more comes in than goes out
 	Draining State = "draining" // the other way round
-	Full     State = "full"     // the last append was refused for want of room
+	Full     State = "full"     // a lane's last append was refused for want of room
 )
 
 // Health is the state of the spool.
@@ -392,8 +427,9 @@ type Health struct {
 	Oldest time.Time
 	// TimeLeft is how long there will be room at the present rate; 0 unless filling.
 	TimeLeft time.Duration
-	// Full is why the last append was refused, a *FullError; WriteError why the
-	// last write failed; nil after one that succeeded, and once all is drained.
+	// Full is why a lane's last append was refused, a *FullError; WriteError why its
+	// last write failed; nil after one that succeeded, once all is drained, and when
+	// nobody has tried again for two minutes.
 	Full, WriteError error
 }
 
@@ -405,14 +441,15 @@ func (s *Spool) Health() Health {
 	s.pace.note(s.cfg.Now(), all.bytes)
 	h := Health{
 		State: Draining, Frames: all.frames, Records: all.records, Bytes: all.bytes,
-		DiskBytes: s.used, MaxBytes: s.cfg.MaxBytes, WriteError: s.writeErr,
+		DiskBytes: s.used, MaxBytes: s.cfg.MaxBytes,
 	}
+	h.Full, h.WriteError = s.failures()
 	if all.frames > 0 {
 		h.Oldest = time.Unix(0, all.oldest)
 	}
 	switch {
-	case s.full != nil:
-		h.State, h.Full = Full, s.full
+	case h.Full != nil:
+		h.State = Full
 	case all.frames == 0:
 		h.State = Empty
 	case all.bytes > s.pace.level || all.bytes == s.pace.level && s.pace.perSecond > 0:

@@ -14,9 +14,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -347,26 +349,194 @@ func TestBadFrames(t *testing.T) {
 	}
 }
 
-// TestUnreadable: a place that the disk does not give back is lost, and the rest is not.
+// TestUnreadable: what the disk does not give back for an hour is lost, and the rest is
+// not; what it gives back before that is not lost.
 func TestUnreadable(t *testing.T) {
+	now := t0
 	dir := disktest.New()
-	s := openMem(t, Config{segmentBytes: 1}, dir)
+	s := openMem(t, Config{segmentBytes: 1, Now: func() time.Time { return now }}, dir)
 	l := s.Lane(0)
-	must(t, l.Append(frame("a")))
-	must(t, l.Append(frame("b")))
-	dir.Fail(disktest.Open)
-	if _, ok, err := l.Next(nil); ok || err == nil {
-		t.Fatalf("%v, %v of a file that cannot be opened", ok, err)
+	for _, text := range []string{"a", "b", "c"} {
+		must(t, l.Append(frame(text)))
 	}
+	wantError := func() {
+		t.Helper()
+		if _, ok, err := l.Next(nil); ok || err == nil {
+			t.Fatalf("%v, %v of a file that cannot be read", ok, err)
+		}
+		if err := l.Scan(func(Frame) error { return nil }); err == nil {
+			t.Fatal("what cannot be read is scanned")
+		}
+	}
+	dir.Fail(disktest.Open)
+	wantError()
 	dir.Heal()
 	dir.Fail(disktest.Read)
+	wantError()
+	now = now.Add(readPatience - 1)
+	wantError()
+	dir.Heal()
+	wantNext(t, l, "a")
+	if f := testutil.ToFloat64(s.m.lostFrames); f != 0 || s.Health().Frames != 3 {
+		t.Fatalf("%v frames lost, %+v", f, s.Health())
+	}
+	dir.Fail(disktest.Read)
+	wantError()
+	now = now.Add(readPatience)
 	wantNothing(t, l)
 	dir.Heal()
-	must(t, l.Append(frame("c")))
-	wantNext(t, l, "c")
+	must(t, l.Append(frame("d")))
+	wantNext(t, l, "d")
 	if f, r := testutil.ToFloat64(s.m.lostFrames), testutil.ToFloat64(s.m.lostRecords); f != 2 || r != 2 {
 		t.Fatalf("%v frames and %v records lost", f, r)
 	}
+}
+
+// badSector is a directory on a disk with a place that cannot be read.
+type badSector struct {
+	disk.Dir
+	name     string
+	from, to int64
+}
+
+func (d badSector) Sub(name string) (disk.Dir, error) {
+	sub, err := d.Dir.Sub(name)
+	d.Dir = sub
+	return d, err
+}
+
+func (d badSector) Open(name string, flag int) (disk.File, error) {
+	f, err := d.Dir.Open(name, flag)
+	if err != nil || name != d.name {
+		return f, err
+	}
+	return badFile{f, d}, nil
+}
+
+type badFile struct {
+	disk.File
+	d badSector
+}
+
+func (f badFile) ReadAt(b []byte, off int64) (int, error) {
+	if off < f.d.to && off+int64(len(b)) > f.d.from {
+		return 0, syscall.EIO
+	}
+	return f.File.ReadAt(b, off)
+}
+
+// TestBadSector: only the frames in it are lost, also when it is found at the start.
+func TestBadSector(t *testing.T) {
+	now := t0
+	data := disktest.New()
+	cfg := Config{Now: func() time.Time { return now }, segmentBytes: 100_000}
+	s := openMem(t, cfg, data)
+	var texts []string
+	for i := range 120 { // two segments
+		texts = append(texts, fmt.Sprint(i, " ", random(1000)))
+		must(t, s.Lane(0).Append(frame(texts[i])))
+	}
+	for _, restart := range []bool{false, true} {
+		c := data
+		if restart {
+			must(t, s.Close())
+			c = data.Clone()
+		}
+		cfg.Files = badSector{Dir: c.Mount(), name: segmentName(1), from: 40_000, to: 44_096}
+		if restart { // the seal, of which the newest bytes are
+			cfg.Files = badSector{Dir: c.Mount(), name: segmentName(1), from: 40_000, to: 1 << 30}
+		}
+		cfg.Lanes = 1
+		b, err := Open(cfg)
+		must(t, err)
+		if h := b.Health(); h.Frames != 120 {
+			t.Fatalf("%+v", h)
+		}
+		l := b.Lane(0)
+		var got []string
+		for waits := 0; ; {
+			f, ok, err := l.Next(nil)
+			if err != nil {
+				if waits++; waits > 1 {
+					t.Fatalf("it is waited for again: %v", err)
+				}
+				now = now.Add(readPatience)
+				continue
+			}
+			if !ok {
+				break
+			}
+			got = append(got, string(f.Payload))
+		}
+		lost := int(testutil.ToFloat64(b.m.lostFrames))
+		if restart && lost < 50 || !restart && (lost < 4 || lost > 12) || len(got)+lost != 120 || got[len(got)-1] != texts[119] || got[30] != texts[30] {
+			t.Errorf("restart %v: %d frames, %d lost", restart, len(got), lost)
+		}
+		must(t, b.Close())
+	}
+}
+
+// TestNobodyAsksAgain: what was refused has found another way, and the spool is not
+// full for ever.
+func TestNobodyAsksAgain(t *testing.T) {
+	for name, fault := range map[string]func(*disktest.Disk){
+		"full":   func(d *disktest.Disk) { d.Fill(0) },
+		"broken": func(d *disktest.Disk) { d.Fail(disktest.Sync) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := t0
+			dir := disktest.New()
+			s := openMem(t, Config{Now: func() time.Time { return now }, MinFreeBytes: -1}, dir)
+			fault(dir)
+			if err := s.Lane(0).Append(frame("a")); err == nil {
+				t.Fatal("appended")
+			}
+			dir.Heal()
+			now = now.Add(askAgainWithin - 1)
+			if h := s.Health(); h.Full == nil && h.WriteError == nil {
+				t.Errorf("%+v", h)
+			}
+			now = now.Add(1)
+			if h := s.Health(); h.State != Empty || h.Full != nil || h.WriteError != nil {
+				t.Errorf("%+v", h)
+			}
+		})
+	}
+}
+
+// TestReadOnly: what is in a spool that cannot be written is sent from where the cursor
+// stands; nothing new is taken until it can be.
+func TestReadOnly(t *testing.T) {
+	dir := disktest.New()
+	s := openMem(t, Config{segmentBytes: 200}, dir)
+	l := s.Lane(0)
+	for _, text := range []string{"a", "b", "c", "d", "e", "f"} {
+		must(t, l.Append(frame(text)))
+	}
+	must(t, l.Ack(wantNext(t, l, "a", "b")[0]))
+	dir.ReadOnly()
+	for range 2 { // the cursor does not move
+		s = openMem(t, Config{segmentBytes: 200}, dir)
+		l = s.Lane(0)
+		if err := l.Append(frame("x")); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "mount the file system of data_dir for writing") {
+			t.Fatal(err)
+		}
+		seqs := wantNext(t, l, "b", "c", "d", "e", "f")
+		wantNothing(t, l)
+		for _, seq := range seqs[:4] {
+			if err := l.Ack(seq); !errors.Is(err, syscall.EROFS) {
+				t.Fatal(err)
+			}
+		}
+		if n := testutil.ToFloat64(s.m.lostFrames) + testutil.ToFloat64(s.m.setAside); n != 0 {
+			t.Fatalf("%v frames lost or files set aside", n)
+		}
+	}
+	dir.Heal()
+	must(t, l.Append(frame("g")))
+	must(t, l.Ack(wantNext(t, l, "g")[0]))
+	s = openMem(t, Config{}, dir)
+	wantNext(t, s.Lane(0), "f", "g") // f was not done
 }
 
 // TestRemovedByHand: a segment that somebody has removed does not stop its lane.

@@ -63,6 +63,8 @@ type Disk struct {
 
 	fail  Op
 	limit int64 // of Used; < 0: none
+	// readOnly: mounted so.
+	readOnly bool
 	// dieIn: after so many changes more it is over; < 0: it lives. part: of the
 	// write that is cut then, the per cent that get through.
 	dieIn, part int
@@ -126,6 +128,13 @@ func (d *Disk) Fill(room int64) {
 	d.limit = d.root.used() + room
 }
 
+// ReadOnly lets nothing be changed any more: EROFS, also for files that are open.
+func (d *Disk) ReadOnly() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.readOnly = true
+}
+
 // DieAfter ends all runs in the change after so many more. If that is a write, part of
 // it gets through, in per cent.
 func (d *Disk) DieAfter(changes, part int) {
@@ -146,7 +155,7 @@ func (d *Disk) DuringSync(f func()) {
 func (d *Disk) Heal() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fail, d.limit, d.dieIn, d.during = 0, -1, -1, nil
+	d.fail, d.limit, d.dieIn, d.during, d.readOnly = 0, -1, -1, nil, false
 }
 
 // Failing gives the operations that fail; full reports whether room is limited.
@@ -328,6 +337,8 @@ func (d *Disk) use(life int, op Op) error {
 		return ErrDead
 	case d.fail&op != 0:
 		return syscall.EIO
+	case d.readOnly && op&(Write|Truncate|Rename|Remove) != 0:
+		return syscall.EROFS
 	}
 	return nil
 }
@@ -378,6 +389,8 @@ func (d dir) Open(name string, flag int) (disk.File, error) {
 	switch {
 	case n == nil && flag&os.O_CREATE == 0:
 		return nil, fs.ErrNotExist
+	case d.d.readOnly && (n == nil || flag&(os.O_WRONLY|os.O_RDWR) != 0):
+		return nil, syscall.EROFS
 	case n == nil:
 		if err := d.d.change(d.life, Open); err != nil {
 			return nil, err
@@ -447,6 +460,8 @@ func (d dir) Sub(name string) (disk.Dir, error) {
 	defer d.d.mu.Unlock()
 	n := d.n.names[name]
 	switch {
+	case n == nil && d.d.readOnly:
+		return nil, syscall.EROFS
 	case n == nil:
 		if err := d.d.change(d.life, Open); err != nil {
 			return nil, err
