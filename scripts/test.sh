@@ -56,7 +56,7 @@ fi
 
 packages=$("$GO" list ./...)
 mapfile -t units < <(grep -v '/tests\(/\|$\)' <<<"$packages")
-mapfile -t integration < <(grep '/tests\(/\|$\)' <<<"$packages")
+mapfile -t integration < <(grep '/tests\(/\|$\)' <<<"$packages" | grep -v '/tests/e2e$')
 
 # Tests of allocations (their names say Alloc) mean nothing under the race
 # detector, which allocates: they run by themselves, without it.
@@ -65,8 +65,10 @@ mapfile -t allocs < <(grep -rlE --include='*_test.go' '^func Test\w*Alloc' cmd i
 # gotest argument... package...
 gotest() { "$GO" test -json -shuffle=on -timeout 20m -count=1 "$@"; }
 
-# The integration tests measure time and start daemons: they have the machine to
-# themselves, one package after the other.
+# The integration tests start daemons and wait for them most of the time: two
+# packages at a time. Those of tests/e2e have the machine to themselves: first, one
+# after the other, the tests that measure or race against the engine; then those
+# that say t.Parallel, some at a time, each with an engine of its own.
 run_all() {
 	local rc=0
 	gotest "${race[@]}" -skip Alloc -p 2 "${units[@]}" || rc=1
@@ -74,8 +76,9 @@ run_all() {
 		gotest -run Alloc -p 2 "${allocs[@]}" || rc=1
 	fi
 	if [ "${#integration[@]}" -gt 0 ]; then
-		gotest "${race[@]}" -p 1 "${integration[@]}" || rc=1
+		gotest "${race[@]}" -p 2 "${integration[@]}" || rc=1
 	fi
+	gotest "${race[@]}" -parallel 3 ./tests/e2e || rc=1
 	return "$rc"
 }
 

@@ -43,6 +43,8 @@ type summary struct {
 	running map[testID]struct{}
 	open    map[string]struct{}
 	order   []testID
+	// paused are those of the running that wait for others to end (t.Parallel).
+	paused map[testID]struct{}
 	// failedIn counts the failed tests of a package.
 	failedIn map[string]int
 
@@ -58,6 +60,7 @@ func newSummary(out io.Writer) *summary {
 		output:   make(map[testID][]string),
 		running:  make(map[testID]struct{}),
 		open:     make(map[string]struct{}),
+		paused:   make(map[testID]struct{}),
 		failedIn: make(map[string]int),
 	}
 }
@@ -105,6 +108,10 @@ func (s *summary) add(e *event) {
 	case "run":
 		s.running[id] = struct{}{}
 		s.order = append(s.order, id)
+	case "pause":
+		s.paused[id] = struct{}{}
+	case "cont":
+		delete(s.paused, id)
 	case "pass", "fail", "skip":
 		if e.Test == "" {
 			s.endPackage(e)
@@ -176,12 +183,18 @@ func (s *summary) endPackage(e *event) {
 
 func (s *summary) failUnfinished(which func(testID) bool) {
 	for _, t := range s.order {
-		if _, still := s.running[t]; still && which(t) {
-			out := s.output[t]
-			delete(s.output, t)
-			delete(s.running, t)
-			s.fail(t, "did not come to an end", out)
+		if _, still := s.running[t]; !still || !which(t) {
+			continue
 		}
+		text := "did not come to an end"
+		if _, waits := s.paused[t]; waits {
+			text = "was not run: others had not ended"
+		}
+		out := s.output[t]
+		delete(s.output, t)
+		delete(s.running, t)
+		delete(s.paused, t)
+		s.fail(t, text, out)
 	}
 }
 

@@ -121,6 +121,27 @@ func TestB(t *testing.T) {}
 			has:  []string{"panic: on purpose", "p_test.go:"},
 		},
 		{
+			name: "panic before others go on in parallel",
+			files: map[string]string{"p/p_test.go": header + `
+func TestA(t *testing.T) { t.Parallel() }
+func TestB(t *testing.T) { panic("on purpose") }
+`},
+			args: []string{"./..."},
+			last: "0 passed, 2 failed, 0 skipped",
+			has:  []string{"example.test/m/p TestA (was not run: others had not ended)\n", "example.test/m/p TestB ("},
+		},
+		{
+			name: "parallel tests",
+			files: map[string]string{"p/p_test.go": header + `
+func TestA(t *testing.T) { t.Parallel(); t.Log("of A"); t.Error("A fails") }
+func TestB(t *testing.T) { t.Parallel(); t.Log("of B") }
+`},
+			args:  []string{"-parallel=2", "./..."},
+			last:  "1 passed, 1 failed, 0 skipped",
+			has:   []string{"of A", "example.test/m/p TestA ("},
+			hasNo: []string{"of B"},
+		},
+		{
 			name: "TestMain fails after the tests",
 			files: map[string]string{"p/p_test.go": `package p
 

@@ -42,11 +42,11 @@ func (w *world) behindProxyTo(url, extra string) (*harness.APIProxy, *harness.Ag
 	return p, a
 }
 
-// apiWriters are two containers, one with a terminal, that write 500 lines/s for
-// some seconds and are streamed.
-func (w *world) apiWriters(seconds int) (all []output, ids []string) {
-	frames := output{name: "frames", lines: 500 * seconds, size: 100, stderrEvery: 3}
-	tty := output{name: "terminal", lines: 500 * seconds, size: 100}
+// apiWriters are two containers, one with a terminal, that write 500 lines/s without
+// end and are streamed.
+func (w *world) apiWriters() (all []output, ids []string) {
+	frames := output{name: "frames", size: 100, stderrEvery: 3}
+	tty := output{name: "terminal", size: 100, tty: true}
 	ids = []string{w.run(streamed(frames, "-rate", "500")), w.run(terminal(streamed(tty, "-rate", "500")))}
 	return []output{frames, tty}, ids
 }
@@ -69,6 +69,7 @@ func every(t *testing.T, interval time.Duration, n int, f func()) {
 // TestAPIStreamsCut: streams that are cut again and again. The lines reach the
 // store in their order.
 func TestAPIStreamsCut(t *testing.T) {
+	t.Parallel()
 	opt := lokitest.Default()
 	opt.Limits.HeadBlock = 0 // keeps what comes twice
 	l := lokitest.New(opt)
@@ -76,7 +77,7 @@ func TestAPIStreamsCut(t *testing.T) {
 	w := &world{t: t, d: sharedEngine(t)}
 	t.Cleanup(w.removeContainers)
 	p, a := w.behindProxyTo(l.URL, "")
-	all, ids := w.apiWriters(9)
+	all, ids := w.apiWriters()
 	w.streamDelivered(a, 100)
 	cut := 0
 	every(t, 300*time.Millisecond, 20, func() { cut += p.Cut(harness.APILogs) })
@@ -85,8 +86,7 @@ func TestAPIStreamsCut(t *testing.T) {
 	if cut < 11 {
 		t.Errorf("only %d streams were there to be cut", cut)
 	}
-	w.stillRunning(ids)
-	for _, o := range all {
+	for _, o := range w.end(all, ids) {
 		var c outcome
 		harness.Within(40*time.Second, func() bool {
 			c = compare(o.want(), fromStandIn(t, l, "container_name", o.name))
@@ -106,9 +106,10 @@ func TestAPIStreamsCut(t *testing.T) {
 // within a chunk's size, a frame's header, a time, a text. Those that have brought
 // something are no reason for longer and longer pauses.
 func TestAPIHalfFrames(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	p, a := w.behindProxy("")
-	all, ids := w.apiWriters(12)
+	all, ids := w.apiWriters()
 	w.streamDelivered(a, 100)
 	for _, n := range []int{20, 1000, 1005, 1010, 1030, 1100, 5003, 50_021} {
 		p.Fault(harness.APILogs, harness.APIFault{CutAfter: n})
@@ -116,19 +117,19 @@ func TestAPIHalfFrames(t *testing.T) {
 		p.Cut(harness.APILogs)
 		harness.Eventually(t, 20*time.Second, "new tries", func() bool { return p.Requests(harness.APILogs) >= before+3 })
 	}
-	w.stillRunning(ids)
 	p.Fault(harness.APILogs, harness.APIFault{})
-	w.once(all...)
+	w.once(w.end(all, ids)...)
 	w.streamsBalanced(a)
 }
 
 // TestAPIStalled: the engine is silent for a while on open connections and does
 // not answer on new ones.
 func TestAPIStalled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{engineGone}
 	p, a := w.behindProxy("")
-	all, ids := w.apiWriters(8)
+	all, ids := w.apiWriters()
 	w.streamDelivered(a, 100)
 	kinds := []harness.APIKind{harness.APILogs, harness.APIEvents, harness.APIOther}
 	for _, k := range kinds {
@@ -143,20 +144,20 @@ func TestAPIStalled(t *testing.T) {
 	if n := p.Open(harness.APILogs); n != open {
 		t.Errorf("%d streams after the stall, %d before: silence is no reason to close one", n, open)
 	}
-	w.stillRunning(ids)
 	for _, k := range kinds {
 		p.Fault(k, harness.APIFault{})
 	}
-	w.once(append(all, late, file)...)
+	w.once(append(w.end(all, ids), late, file)...)
 	w.streamsBalanced(a)
 }
 
 // TestAPIErrors: the engine refuses logs for a while.
 func TestAPIErrors(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{"the proxy says"}
 	p, a := w.behindProxy("")
-	all, ids := w.apiWriters(12)
+	all, ids := w.apiWriters()
 	w.streamDelivered(a, 100)
 	for _, status := range []int{500, 409} {
 		p.Fault(harness.APILogs, harness.APIFault{Status: status})
@@ -174,20 +175,21 @@ func TestAPIErrors(t *testing.T) {
 		p.Fault(harness.APILogs, harness.APIFault{})
 		w.more(all[0].name, 200)
 	}
-	w.stillRunning(ids)
-	w.once(all...)
+	w.once(w.end(all, ids)...)
 	w.streamsBalanced(a)
 }
 
 // TestAPIEventsCut: the stream of events is cut, and the engine refuses
 // connections, while containers come and go on both roads.
 func TestAPIEventsCut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{engineGone}
 	p, a := w.behindProxy("")
-	all, ids := w.apiWriters(10)
+	all, ids := w.apiWriters()
 	w.streamDelivered(a, 100)
 	began := p.Requests(harness.APIEvents)
+	var amid []output
 	for i := range 12 {
 		o := output{name: fmt.Sprintf("amid%d", i), lines: 100, stderrEvery: 4}
 		s := o.spec("-rate", "500")
@@ -204,16 +206,15 @@ func TestAPIEventsCut(t *testing.T) {
 		if i == 9 {
 			p.Accept()
 		}
-		all = append(all, o)
+		amid = append(amid, o)
 	}
-	w.stillRunning(ids)
 	// How often it has come back by now depends on its pauses.
 	harness.Eventually(t, 30*time.Second, "the agent hears events again", func() bool { return p.Open(harness.APIEvents) == 1 })
 	p.Cut(harness.APIEvents)
 	harness.Eventually(t, 30*time.Second, "and once more", func() bool {
 		return p.Requests(harness.APIEvents)-began >= 2 && p.Open(harness.APIEvents) == 1
 	})
-	w.once(all...)
+	w.once(append(w.end(all, ids), amid...)...)
 	w.health(a, 30*time.Second, 200, "ok", nil)
 	w.streamsBalanced(a)
 	if n := p.Open(harness.APIEvents); n != 1 {
@@ -224,6 +225,7 @@ func TestAPIEventsCut(t *testing.T) {
 // TestAPIRunUnseen: containers that are known start and exit while the engine
 // cannot be reached, for the first time and once more.
 func TestAPIRunUnseen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{engineGone}
 	p, a := w.behindProxy("")

@@ -18,6 +18,7 @@ import (
 // TestReadFromEnd: what was there before the first start is left alone, all that
 // comes later is not.
 func TestReadFromEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	exited := output{name: "exited", lines: 100}
 	w.d.Wait(t, w.run(exited.spec()), 20*time.Second)
@@ -61,6 +62,7 @@ func TestReadFromEnd(t *testing.T) {
 
 // TestIgnoreOlderThan: old lines are skipped at the first start, and counted.
 func TestIgnoreOlderThan(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	now := time.Now()
 	var text strings.Builder
@@ -89,6 +91,7 @@ func TestIgnoreOlderThan(t *testing.T) {
 
 // TestLabels: labels from the configuration and of containers.
 func TestLabels(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.newAgent("host: box-1\nmonitors: {container: {container_labels: [com.example.team, tier]}}", "labels: {env: test, dc: north}")
 	a.Start()
@@ -120,6 +123,7 @@ func command(t *testing.T, a *harness.Agent, args ...string) (code int, stdout, 
 // TestBadConfig: one line per fault, with file, line, key and what is allowed;
 // exit status 2.
 func TestBadConfig(t *testing.T) {
+	t.Parallel()
 	a := harness.NewAgent(t, "unix:///nowhere.sock", "http://127.0.0.1:1", "")
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
 	text := `server:
@@ -174,6 +178,7 @@ sinks:
 // TestTwoAgents: the second on one data_dir refuses to start, and the first goes
 // on.
 func TestTwoAgents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("")
 	text, err := os.ReadFile(a.Config)
@@ -199,6 +204,7 @@ func TestTwoAgents(t *testing.T) {
 
 // TestDrivers: containers of other log drivers are named as not captured.
 func TestDrivers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.newAgent("", "")
 	noStreams(t, a)
@@ -234,6 +240,7 @@ func noStreams(t *testing.T, a *harness.Agent) {
 // TestNoPermission: a user that may not enter Docker's directory is told which
 // path, which mode and what to do; when that is done the logs are read.
 func TestNoPermission(t *testing.T) {
+	t.Parallel()
 	const nobody = 65534
 	w := newWorld(t)
 	w.mayLog = []string{"log cannot be read"}

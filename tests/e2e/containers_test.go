@@ -55,10 +55,12 @@ func TestShortLived(t *testing.T) {
 }
 
 // TestRemovedWithRest: a container is removed while the agent is behind; what it
-// has not read yet is nowhere but behind its descriptor.
+// has not read yet is nowhere but behind its descriptor. With a spool the agent would
+// not be behind.
 func TestRemovedWithRest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	a := w.agent("")
+	a := w.agent("spool: {max_bytes: 0}")
 	quiet := output{name: "quiet", lines: 10}
 	w.run(quiet.spec())
 	w.once(quiet)
@@ -107,6 +109,7 @@ func TestRemovedWithRest(t *testing.T) {
 // TestRename: a new name counts from the container's next start, also when the
 // agent is restarted in between.
 func TestRename(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("")
 	endless := func(name string) harness.ContainerSpec {
@@ -139,6 +142,7 @@ func TestRename(t *testing.T) {
 
 // TestRestarts: a restart policy and docker restart; all runs are in one log.
 func TestRestarts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("")
 	policy := harness.ContainerSpec{

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -10,10 +11,10 @@ import (
 	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
-// writers are three containers that write 1,000 lines/s each.
-func (w *world) writers(n int) (all []output, ids []string) {
+// writers are three containers that write 1,000 lines/s each, without end.
+func (w *world) writers() (all []output, ids []string) {
 	for i := range 3 {
-		o := output{name: fmt.Sprintf("writer%d", i), lines: n, size: 600, stderrEvery: 3 + i}
+		o := output{name: fmt.Sprintf("writer%d", i), size: 600, stderrEvery: 3 + i}
 		ids = append(ids, w.run(rotated(o.spec("-rate", "1000"), "2m", "20", i == 1)))
 		all = append(all, o)
 	}
@@ -31,18 +32,43 @@ func (w *world) stillRunning(ids []string) {
 	}
 }
 
+// end stops writers that have no end, and gives what they have written: by the number
+// of the last line that the engine has.
+func (w *world) end(all []output, ids []string) []output {
+	w.t.Helper()
+	w.stillRunning(ids)
+	w.each(ids, w.d.TermNow)
+	all = slices.Clone(all)
+	for i, id := range ids {
+		o := &all[i]
+		w.d.Wait(w.t, id, 20*time.Second)
+		for _, l := range w.engineLog(id, o.tty) {
+			var n int
+			if _, err := fmt.Sscanf(l.text, o.name+" %d", &n); err != nil {
+				w.t.Fatalf("container %s has written %q", o.name, l.text)
+			}
+			o.lines = max(o.lines, n)
+		}
+		if o.lines == 0 {
+			w.t.Errorf("container %s has written nothing: the test proves little", o.name)
+		}
+	}
+	return all
+}
+
 // TestKill9: the agent is killed ten times while three containers write.
 func TestKill9(t *testing.T) {
+	t.Parallel()
 	const kills = 10
 	w := newWorld(t)
 	a := w.agent("")
-	all, ids := w.writers(14_000)
+	all, ids := w.writers()
 	for i := range kills {
 		w.delivered(a, float64(300*(i%4)+50))
 		a.Kill9()
 		a.Start()
 	}
-	w.stillRunning(ids)
+	all = w.end(all, ids)
 	total, doubled := 0, 0
 	for _, o := range all {
 		n := w.arrived(o.name, o.want())
@@ -58,6 +84,7 @@ func TestKill9(t *testing.T) {
 // it hears so. What is doubled then was in the batches that were in flight, one
 // a lane.
 func TestKill9InFlight(t *testing.T) {
+	t.Parallel()
 	opt := lokitest.Default()
 	opt.Limits.HeadBlock = 0 // keeps what comes twice
 	l := lokitest.New(opt)
@@ -66,7 +93,7 @@ func TestKill9InFlight(t *testing.T) {
 	t.Cleanup(w.removeContainers)
 	a := w.agentTo(l.URL, "", "")
 	a.Start()
-	all, ids := w.writers(9_000)
+	all, ids := w.writers()
 	const kills = 5
 	inFlight := 0
 	for i := range kills {
@@ -83,7 +110,7 @@ func TestKill9InFlight(t *testing.T) {
 		}
 		a.Start()
 	}
-	w.stillRunning(ids)
+	all = w.end(all, ids)
 	doubled := 0
 	for _, o := range all {
 		want := o.want()
@@ -120,9 +147,10 @@ func unanswered(all []lokitest.Request) (n int) {
 
 // TestStopAndStart: each line once, however often the agent is stopped.
 func TestStopAndStart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("")
-	all, ids := w.writers(8_000)
+	all, ids := w.writers()
 	for i := range 5 {
 		w.delivered(a, float64(500*(i%3)+50))
 		began := time.Now()
@@ -132,8 +160,7 @@ func TestStopAndStart(t *testing.T) {
 		}
 		a.Start()
 	}
-	w.stillRunning(ids)
-	w.once(all...)
+	w.once(w.end(all, ids)...)
 }
 
 // stuck lets an agent with the given grace have lines on their way to a store
@@ -153,9 +180,11 @@ func (w *world) stuck(a *harness.Agent, name string) output {
 // TestStopWithStuckStore: SIGTERM ends the agent within the grace period though
 // the store hangs, a second signal at once; nothing is lost by either.
 func TestStopWithStuckStore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{"log_capturer has failed"}
-	a := w.agent("shutdown_grace: 1s")
+	// With a spool it would not have to wait.
+	a := w.agent("spool: {max_bytes: 0}\nshutdown_grace: 1s")
 	o1 := w.stuck(a, "grace")
 	began := time.Now()
 	a.Signal(syscall.SIGTERM)

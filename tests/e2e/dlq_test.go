@@ -28,6 +28,7 @@ func dlq(t *testing.T, a *harness.Agent, args ...string) (status int, out string
 // again, and, once the store's limit is raised, delivered exactly once, while
 // the agent goes on beside.
 func TestDeadLettersReplayed(t *testing.T) {
+	t.Parallel()
 	w, l, a := standIn(t, "host: here\nmonitors: {container: {ignore_older_than: 0}}")
 	old := time.Now().Add(-8 * 24 * time.Hour).Truncate(time.Millisecond)
 	id := w.stopped("old", crafted("old one", "stdout", old)+crafted("old two", "stderr", old.Add(time.Second)))

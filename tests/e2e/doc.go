@@ -14,7 +14,13 @@
 // are seen. Where Docker itself may lose or cut lines (it is killed, or a
 // container is), the log file is what was written; else package lines is.
 //
-// One engine serves all tests that leave it alone; each test has a store and an
-// agent of its own. Every test ends by adding up: lines read = delivered +
-// dead-lettered, nothing on its way.
+// A test has a store and an agent of its own, and an engine to itself while it runs:
+// one that serves other tests before and after, or its own if it stops it. Tests say
+// t.Parallel, and run some at a time (-parallel), unless they measure what things cost
+// or race against an engine that removes and rotates logs: those run before, one after
+// the other. A writer has no end where the test decides how long it has to write.
+//
+// Every test that ends with an agent at peace adds up, in all and
+// by container: what was read, and was in the spool at the start, is delivered,
+// dead-lettered, in the spool or counted as lost, and nothing is on its way.
 package e2e

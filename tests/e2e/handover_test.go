@@ -32,6 +32,7 @@ func (w *world) reload(a *harness.Agent, before, after string) {
 // TestRollbackSwitch: everything goes to streaming and back while containers
 // write; each line once.
 func TestRollbackSwitch(t *testing.T) {
+	t.Parallel()
 	const on, off = "{enabled: true}", "{enabled: false}"
 	w := newWorld(t)
 	a := w.agent(rollback)
@@ -39,13 +40,13 @@ func TestRollbackSwitch(t *testing.T) {
 	w.d.Wait(t, w.run(exited.spec()), 20*time.Second)
 	silent := output{name: "silent", lines: 500, stderrEvery: 500} // its last line is on the other stream
 	w.run(silent.spec("-sleep-after", "-1s"))
-	local := output{name: "local", lines: 14_000, stderrEvery: 4}
+	local := output{name: "local", stderrEvery: 4}
 	ids := []string{w.run(streamed(local, "-rate", "1000"))}
 	w.once(exited, silent)
 	all := []output{local}
 	var names []string
 	for i := range 3 { // without rotation, at which the engine itself loses lines of a follower
-		o := output{name: fmt.Sprintf("writer%d", i), lines: 14_000, size: 100, stderrEvery: 3 + i}
+		o := output{name: fmt.Sprintf("writer%d", i), size: 100, stderrEvery: 3 + i}
 		ids = append(ids, w.run(o.spec("-rate", "1000")))
 		all, names = append(all, o), append(names, o.name)
 	}
@@ -72,8 +73,7 @@ func TestRollbackSwitch(t *testing.T) {
 	a.Stop()
 	edit(t, a, off, on)
 	a.Start()
-	w.stillRunning(ids)
-	w.once(append(all, exited, silent)...)
+	w.once(append(w.end(all, ids), exited, silent)...)
 	if m := a.Metrics(); gaps(m) > 0 {
 		t.Errorf("%v gaps", gaps(m))
 	}
@@ -82,11 +82,12 @@ func TestRollbackSwitch(t *testing.T) {
 // TestRollbackSwitchKill9: the agent is killed on one road and goes on on the
 // other; nothing is missing.
 func TestRollbackSwitchKill9(t *testing.T) {
+	t.Parallel()
 	const on, off = "{enabled: true}", "{enabled: false}"
 	const kills = 4
 	w := newWorld(t)
 	a := w.agent(rollback)
-	o := output{name: "writer", lines: 8000, size: 100, stderrEvery: 3}
+	o := output{name: "writer", size: 100, stderrEvery: 3}
 	id := w.run(o.spec("-rate", "1000"))
 	for i := range kills {
 		if i%2 == 0 {
@@ -102,7 +103,7 @@ func TestRollbackSwitchKill9(t *testing.T) {
 		}
 		a.Start()
 	}
-	w.stillRunning([]string{id})
+	o = w.end([]output{o}, []string{id})[0]
 	n := w.arrived(o.name, o.want())
 	if n > kills*1000 {
 		t.Errorf("%d lines doubled, more than those of a second each time", n)
@@ -169,6 +170,7 @@ func (w *world) openLog(id string) {
 // TestBreaker: a container whose file cannot be read is streamed, and comes back
 // to its file when it can; each line once.
 func TestBreaker(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{unreadable}
 	a := w.asNobody("")
@@ -257,11 +259,12 @@ func (w *world) mounted() (a *harness.Agent, dir string, unmount func()) {
 // starts then cannot be read from a file and is streamed; files that are open are
 // read on.
 func TestMountGone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mayLog = []string{unreadable, "the directory of Docker's containers cannot be read"}
 	a, _, unmount := w.mounted()
 	a.Start()
-	before := output{name: "before", lines: 4000, stderrEvery: 3}
+	before := output{name: "before", stderrEvery: 3}
 	id := w.run(before.spec("-rate", "200"))
 	w.delivered(a, 200)
 	w.method(a, 10*time.Second, byFile, before.name)
@@ -272,7 +275,7 @@ func TestMountGone(t *testing.T) {
 	w.run(late.spec("-rate", "200", "-sleep-after", "-1s"))
 	w.method(a, 20*time.Second, byStream, late.name, brief.name)
 	w.more(before.name, 100)
-	w.stillRunning([]string{id})
+	before = w.end([]output{before}, []string{id})[0]
 	w.once(before, late, brief)
 }
 
@@ -280,21 +283,23 @@ func TestMountGone(t *testing.T) {
 // looks: all are streamed from where their files had been read to, and that is
 // said once, with what to do.
 func TestMountMissing(t *testing.T) {
+	t.Parallel()
 	t.Run("an empty directory", func(t *testing.T) { testMountMissing(t, false) })
 	t.Run("no directory", func(t *testing.T) { testMountMissing(t, true) })
 }
 
 func testMountMissing(t *testing.T, absent bool) {
+	t.Parallel()
 	const n = 8
 	w := newWorld(t)
 	w.mayLog = []string{"cannot be read"}
 	a, dir, unmount := w.mounted()
 	a.Start()
 	var all []output
-	var names []string
+	var names, ids []string
 	for i := range n {
-		o := output{name: fmt.Sprintf("one%d", i), lines: 2000, stderrEvery: 3}
-		w.run(o.spec("-rate", "200"))
+		o := output{name: fmt.Sprintf("one%d", i), stderrEvery: 3}
+		ids = append(ids, w.run(o.spec("-rate", "200")))
 		all, names = append(all, o), append(names, o.name)
 	}
 	w.delivered(a, 1000)
@@ -310,7 +315,7 @@ func testMountMissing(t *testing.T, absent bool) {
 	a.Start()
 	w.method(a, 20*time.Second, byStream, names...)
 	t.Logf("streamed after %v", time.Since(began).Round(100*time.Millisecond))
-	w.once(all...)
+	w.once(w.end(all, ids)...)
 	_, body := a.Health()
 	if p := problems(body); !contains(p, dir) || !contains(p, "mount Docker's directory") {
 		t.Errorf("the problems should name %s and what to mount:\n%s", dir, p)

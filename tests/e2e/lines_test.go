@@ -15,6 +15,7 @@ import (
 // TestLines: lines of every kind, of containers before and after the agent's
 // start, exited and running, with their labels.
 func TestLines(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	before := output{name: "before", lines: 2000, stderrEvery: 3}
 	running := output{name: "running", lines: 900, stderrEvery: 2}
@@ -112,6 +113,7 @@ func TestLines(t *testing.T) {
 
 // TestLinesTooLong: what is longer than max_line_bytes is shipped in pieces.
 func TestLinesTooLong(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("monitors: {container: {max_line_bytes: 20KiB}}")
 	o := output{name: "pieces", kind: lines.Long, lines: 6, size: 70_000, stderrEvery: 2}

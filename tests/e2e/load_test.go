@@ -284,6 +284,7 @@ func lastBytes(t *testing.T, file string, limit int64) []byte {
 }
 
 func TestTally(t *testing.T) {
+	t.Parallel()
 	o := output{name: "c", size: 20, stderrEvery: 3}
 	l := func(n int) line { return line{stream: o.stream(n), text: lines.Line(lines.Plain, "c", n, 20)} }
 	other := func(stream, text string) line { return line{stream: stream, text: text} }
@@ -313,6 +314,7 @@ func TestTally(t *testing.T) {
 }
 
 func TestLastWritten(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	text := func(numbers ...int) string {
 		var b strings.Builder

@@ -60,6 +60,7 @@ func inOrder(t *testing.T, l *lokitest.Server, all ...output) {
 // TestLoki: a Loki with default limits takes all that an agent with default
 // settings sends, and gets it in order.
 func TestLoki(t *testing.T) {
+	t.Parallel()
 	w, l, a := standIn(t, "host: here")
 	a.Start()
 	all := []output{ // below the 6 MB that Loki takes at once
@@ -103,6 +104,7 @@ func TestLoki(t *testing.T) {
 
 // TestLokiFaults: answers that refuse for now, then recovery.
 func TestLokiFaults(t *testing.T) {
+	t.Parallel()
 	w, l, a := standIn(t, "")
 	first := output{name: "first", lines: 100}
 	a.Start()
@@ -146,6 +148,7 @@ func (w *world) stopped(name, text string) (id string) {
 // TestLokiRefuses: lines that Loki never takes end in the dead-letter file, with
 // its reason; the lines around them arrive.
 func TestLokiRefuses(t *testing.T) {
+	t.Parallel()
 	w, l, a := standIn(t, "monitors: {container: {ignore_older_than: 0}}")
 	now := time.Now()
 	old := now.Add(-8 * 24 * time.Hour)

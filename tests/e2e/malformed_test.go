@@ -13,6 +13,7 @@ import (
 // own, copied to the dead letters, and shown in /health; the lines around it are
 // not affected.
 func TestMalformed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("")
 	exited := output{name: "exited", lines: 50}
@@ -108,6 +109,7 @@ func TestMalformed(t *testing.T) {
 // TestMalformedNotShipped: ship_malformed: false leaves them to the dead letters
 // alone.
 func TestMalformedNotShipped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.newAgent("", "ship_malformed: false")
 	o := output{name: "some", lines: 20}
@@ -125,6 +127,7 @@ func TestMalformedNotShipped(t *testing.T) {
 // TestTruncated: truncation by somebody else is survived, and what Docker writes
 // afterwards arrives.
 func TestTruncated(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.agent("")
 	id := w.run(harness.ContainerSpec{Name: "truncated", Cmd: []string{"-prefix", "truncated", "-lines", "2000", "-rate", "500"}})

@@ -39,6 +39,7 @@ const engineGone = "the Docker engine is not reachable"
 // TestEngine: the engine is not there at first, is restarted, and killed; its
 // containers end with it.
 func TestEngine(t *testing.T) {
+	t.Parallel()
 	w := newWorldOn(t, harness.StartDockerd(t))
 	w.mayLog = []string{engineGone}
 	w.d.Stop()
@@ -88,6 +89,7 @@ func TestEngine(t *testing.T) {
 
 // TestEngineLiveRestore: containers outlive the engine.
 func TestEngineLiveRestore(t *testing.T) {
+	t.Parallel()
 	w := newWorldOn(t, harness.StartDockerd(t, harness.WithLiveRestore()))
 	w.mayLog = []string{engineGone}
 	a := w.agent("")
@@ -113,6 +115,7 @@ func TestEngineLiveRestore(t *testing.T) {
 // TestStoreDown: the store is away while logs rotate, not further than they are
 // kept.
 func TestStoreDown(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	a := w.agent("")
 	first := output{name: "first", lines: 100}
@@ -146,6 +149,7 @@ func TestStoreDown(t *testing.T) {
 
 // TestStoreStopsUnderWay: requests are in flight when the store stops.
 func TestStoreStopsUnderWay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.agent("")
 	o := output{name: "through", lines: 20_000, size: 300, stderrEvery: 5}

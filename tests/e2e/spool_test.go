@@ -65,7 +65,11 @@ func newGate(t *testing.T, l *lokitest.Server) *gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{t: t, addr: "127.0.0.1:0", to: &url.URL{Scheme: to.Scheme, Host: to.Host}}
+	addr, err := harness.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{t: t, addr: addr, to: &url.URL{Scheme: to.Scheme, Host: to.Host}}
 	g.open()
 	g.url = "http://" + g.addr + to.Path
 	t.Cleanup(g.shut)
@@ -79,7 +83,6 @@ func (g *gate) open() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.addr = listener.Addr().String()
 	g.http, g.done = &http.Server{Handler: httputil.NewSingleHostReverseProxy(g.to), ReadHeaderTimeout: time.Minute}, make(chan struct{})
 	go func(server *http.Server, done chan<- struct{}) {
 		defer close(done)
@@ -263,11 +266,12 @@ func TestSpoolOutageWithRotation(t *testing.T) {
 // TestSpoolKill9: the agent is killed three times during an outage, and once
 // while it drains the spool.
 func TestSpoolKill9(t *testing.T) {
+	t.Parallel()
 	w, l := patient(t)
 	l.Always(&down)
 	a := w.agentTo(l.URL, "", "")
 	a.Start()
-	all, ids := w.writers(9_000)
+	all, ids := w.writers()
 	kills := []struct {
 		metric string
 		n      float64
@@ -282,7 +286,6 @@ func TestSpoolKill9(t *testing.T) {
 		a.Start()
 	}
 	w.spooled(a, 1000)
-	w.stillRunning(ids)
 
 	// The store takes a push of what is drained, and the agent is killed before
 	// it hears so.
@@ -292,15 +295,18 @@ func TestSpoolKill9(t *testing.T) {
 	<-reached
 	a.Kill9()
 	harness.Eventually(t, 10*time.Second, "the store sees that the agent is gone", func() bool { return unanswered(l.Requests()) == 1 })
-	inFlight := 0
+	inFlight, visible := 0, 0
 	for _, r := range l.Requests() {
+		if r.Status == 0 {
+			visible += r.Lines - len(r.Streams) // what repeats the last line of a stream is dropped
+		}
 		if r.Status == 0 || r.Status == http.StatusNoContent { // of the other lane
 			inFlight += r.Lines
 		}
 	}
 	a.Start()
 	doubled := 0
-	for _, o := range all {
+	for _, o := range w.end(all, ids) {
 		doubled += arrives(t, l, o.name, o.want())
 	}
 	t.Logf("%d lines doubled; the requests of the drain before the kill had %d", doubled, inFlight)
@@ -309,7 +315,7 @@ func TestSpoolKill9(t *testing.T) {
 	if most := inFlight + len(kills)*lanes*batchLines(all[0]); doubled > most {
 		t.Errorf("%d lines doubled, more than the %d that can have been in flight", doubled, most)
 	}
-	if doubled == 0 {
+	if doubled == 0 && visible > 0 {
 		t.Error("no line doubled: the kill has not hit the drain")
 	}
 	w.drained(a)
@@ -318,6 +324,7 @@ func TestSpoolKill9(t *testing.T) {
 // TestSpoolStop: during an outage a stop puts into the spool what has been read,
 // so that it outlives its container. It comes before what is written later.
 func TestSpoolStop(t *testing.T) {
+	t.Parallel()
 	for _, how := range []struct {
 		name string
 		down func(*gate, *lokitest.Server)
@@ -326,6 +333,7 @@ func TestSpoolStop(t *testing.T) {
 		{"hangs", func(_ *gate, l *lokitest.Server) { l.Always(&lokitest.Fault{Hang: true}) }},
 	} {
 		t.Run(how.name, func(t *testing.T) {
+			t.Parallel()
 			const n = 3000
 			w, l := patient(t)
 			g := newGate(t, l)
@@ -372,6 +380,7 @@ func TestSpoolStop(t *testing.T) {
 // not read any more, and /health says so all the time, though the few lines of a
 // quiet container still fit. What Docker still has when the store is back arrives.
 func TestSpoolFull(t *testing.T) {
+	t.Parallel()
 	w, l := patient(t)
 	w.mayLog = []string{"spool takes no more"}
 	l.Always(&down)
@@ -382,7 +391,7 @@ func TestSpoolFull(t *testing.T) {
 		return at(b, "spool", "state") == "full" && contains(problems(b), "spool.max_bytes")
 	}
 	w.health(a, 40*time.Second, 503, "unhealthy", isFull)
-	quiet := output{name: "quiet0", lines: 400} // in the other lane
+	quiet := output{name: "quiet0"} // in the other lane
 	quietID := w.run(quiet.spec("-rate", "20"))
 	// A container that goes on writing beyond what Docker keeps of it.
 	live := output{name: "live", lines: 20_000, size: 100}
@@ -412,10 +421,11 @@ func TestSpoolFull(t *testing.T) {
 	if n := strings.Count(a.Log(), w.mayLog[0]); n != 1 {
 		t.Errorf("that the spool is full is said %d times", n)
 	}
-	w.stillRunning([]string{quietID})
+	quiet = w.end([]output{quiet}, []string{quietID})[0]
 	m := a.Metrics()
 	t.Logf("full with %v lines read, %v spooled, %v bytes unread, %v bytes on disk", m[metricRead], m[metricSpooled], unread, m["log_capturer_spool_bytes"])
-	if b := m["log_capturer_spool_bytes"]; b > 16<<20 || b < 14<<20 {
+	// At most a quarter is kept free for what has to be moved.
+	if b := m["log_capturer_spool_bytes"]; b > 16<<20 || b < 11<<20 {
 		t.Errorf("%v bytes in the spool of 16 MiB", b)
 	}
 
@@ -467,6 +477,7 @@ func (w *world) incompressible(names ...string) map[string][]line {
 // TestSpoolDiskFull: the file system of data_dir has no space left in an outage,
 // for the spool nor for the positions. That is said, and nothing is missing.
 func TestSpoolDiskFull(t *testing.T) {
+	t.Parallel()
 	w, l := patient(t)
 	w.mayLog = []string{"spool takes no more", "positions cannot be", "spool cannot be written"}
 	l.Always(&down)
@@ -495,18 +506,19 @@ func TestSpoolDiskFull(t *testing.T) {
 // container's stream. The others do not wait for it, and it keeps its order, also
 // when the agent is stopped and started meanwhile.
 func TestSpoolRefusedStream(t *testing.T) {
+	t.Parallel()
 	w, l := patient(t)
 	a := w.agentTo(l.URL, "", "")
 	a.Start()
 	var others []output
 	for i := range 3 { // the first is in the lane of the refused one
-		o := output{name: fmt.Sprintf("other%d", i), lines: 4000, size: 100}
+		o := output{name: fmt.Sprintf("other%d", i), lines: 2000, size: 100}
 		w.run(o.spec("-rate", "400"))
 		others = append(others, o)
 	}
 	harness.Eventually(t, 20*time.Second, "the streams of the others", func() bool { return len(l.Streams()) == len(others) })
 	l.Always(&down)
-	refused := output{name: "refused", lines: 8000, size: 100}
+	refused := output{name: "refused", size: 100}
 	id := w.run(refused.spec("-rate", "400"))
 	w.spooled(a, 3000)
 
@@ -525,7 +537,7 @@ func TestSpoolRefusedStream(t *testing.T) {
 	w.stopSpooled(a)
 	a.Start()
 	w.health(a, 15*time.Second, 200, "degraded", isHeld)
-	w.stillRunning([]string{id})
+	refused = w.end([]output{refused}, []string{id})[0]
 	if n := len(l.Lines("container_name", refused.name)); n != 0 {
 		t.Errorf("%d lines of the refused stream: the test proves nothing", n)
 	}
@@ -543,6 +555,7 @@ func TestSpoolRefusedStream(t *testing.T) {
 // TestSpoolHang: the store takes requests and never answers. That is noticed when
 // their time is out.
 func TestSpoolHang(t *testing.T) {
+	t.Parallel()
 	w, l := patient(t)
 	a := w.agentTo(l.URL, "", "timeout: 2s")
 	a.Start()

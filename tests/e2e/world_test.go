@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
+
 	"github.com/log-capturer/log_capturer/tests/harness"
 	"github.com/log-capturer/log_capturer/tests/logwriter/lines"
 )
@@ -42,6 +44,7 @@ type world struct {
 	s *harness.Store // nil where the stand-in for Loki is used
 
 	containers []string // to be removed at the end
+	agents     []*harness.Agent
 	mayLog     []string // parts of errors that the agent is expected to log
 }
 
@@ -92,6 +95,18 @@ func (w *world) each(ids []string, f func(ctx context.Context, id string) error)
 	wg.Wait()
 }
 
+// killContainers ends those that run, so that the agent comes to its peace while
+// it still shows them.
+func (w *world) killContainers() {
+	w.each(w.containers, func(ctx context.Context, id string) error {
+		err := w.d.KillNow(ctx, id)
+		if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) {
+			return nil // it runs no more
+		}
+		return err
+	})
+}
+
 func (w *world) removeContainers() {
 	w.each(w.containers, w.d.RemoveNow)
 	w.containers = nil
@@ -116,6 +131,7 @@ func (w *world) newAgent(extra, loki string) *harness.Agent {
 func (w *world) agentTo(url, extra, loki string) *harness.Agent {
 	w.t.Helper()
 	a := harness.NewAgent(w.t, w.d.Host, url, extra)
+	w.agents = append(w.agents, a)
 	if loki != "" {
 		text, err := os.ReadFile(a.Config)
 		if err != nil {
@@ -132,36 +148,12 @@ func (w *world) agentTo(url, extra, loki string) *harness.Agent {
 			return
 		}
 		if !w.t.Failed() {
-			w.removeContainers()
+			w.killContainers()
 			w.balanced(a)
 		}
 		w.sane(a)
 	})
 	return a
-}
-
-// balanced waits until the agent has nothing on its way, and adds up.
-func (w *world) balanced(a *harness.Agent) {
-	w.t.Helper()
-	// What it delivers may have been read by the agent before.
-	found := spooledAtStart(w.t, a.Log())
-	var m map[string]float64
-	ok := harness.Within(20*time.Second, func() bool {
-		m = a.Metrics()
-		pending := m["log_capturer_spool_records"]
-		for k, v := range m {
-			if strings.HasPrefix(k, "log_capturer_dispatch_pending_bytes") || strings.HasPrefix(k, "log_capturer_dispatch_parked_bytes") ||
-				k == "log_capturer_files_unread_bytes" {
-				pending += v
-			}
-		}
-		return pending == 0 && m[metricRead]+found == m[metricDelivered]+m[metricDead] && m[metricLatency] == m[metricDelivered]
-	})
-	if !ok {
-		w.t.Errorf("it does not add up: in the spool at the start %v, now %v; read %v, delivered %v (of which latency is known: %v), dead-lettered %v, unread bytes %v, in the lanes %v and %v",
-			found, m["log_capturer_spool_records"], m[metricRead], m[metricDelivered], m[metricLatency], m[metricDead], m["log_capturer_files_unread_bytes"],
-			m[`log_capturer_dispatch_pending_bytes{lane="0"}`], m[`log_capturer_dispatch_pending_bytes{lane="1"}`])
-	}
 }
 
 var foundAtStart = regexp.MustCompile(`spool holds lines of an earlier run.* records=(\d+)`)
@@ -210,12 +202,14 @@ type line struct {
 	fields    map[string]string
 }
 
-// output is what a container is to write: the flags of logwriter.
+// output is what a container is to write: the flags of logwriter. With no lines it
+// writes without end; end tells how many they have become.
 type output struct {
 	name, kind  string
 	lines, size int
 	stderrEvery int
-	from        int // first line to be expected; 0: the first of all
+	from        int  // first line to be expected; 0: the first of all
+	tty         bool // the container has a terminal
 }
 
 // cmd gives logwriter's flags.
@@ -436,9 +430,20 @@ func (w *world) once(all ...output) {
 
 func (w *world) onceLines(container string, want []line) {
 	w.t.Helper()
-	if n := w.arrived(container, want); n > 0 {
+	switch n := w.arrived(container, want); {
+	case n > 0 && w.cut():
+		w.t.Logf("container %s: %d lines doubled: the store took them and did not answer within a second, so busy is the machine", container, n)
+	case n > 0:
 		w.t.Errorf("container %s: %d lines doubled", container, n)
 	}
+}
+
+// cut reports whether an agent has given up waiting for an answer of the store. What
+// it had sent may have been accepted, and is sent again.
+func (w *world) cut() bool {
+	return slices.ContainsFunc(w.agents, func(a *harness.Agent) bool {
+		return strings.Contains(a.Log(), "the store has not answered in time")
+	})
 }
 
 // delivered waits until the agent has delivered so many lines since its start.

@@ -58,7 +58,7 @@ func NewAgent(tb TB, dockerHost, pushURL, extra string) *Agent {
 	if _, err := os.Stat(bin); err != nil {
 		missing(tb, "the agent's binary is missing (make build): "+err.Error())
 	}
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -40,7 +42,7 @@ func StartStore(tb TB) *Store {
 	if err != nil {
 		missing(tb, err.Error())
 	}
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -80,14 +82,25 @@ func findStore() (string, error) {
 	return "", fmt.Errorf("victoria-logs is neither named by %s, nor in bin/ of the module, nor in PATH", storeEnv)
 }
 
-// freeAddr gives an address that nothing listens on. Another process could take
-// it in the meantime; Start says so then.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// given are the addresses that FreeAddr has given.
+var given sync.Map
+
+// FreeAddr gives an address that nothing listens on. Its port is none that the kernel
+// chooses for others as a rule: it stays free while whoever uses it is away for a while.
+func FreeAddr() (string, error) {
+	const first, n = 20_000, 12_000
+	err := errors.New("all have been given")
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(n))
+		if _, before := given.LoadOrStore(addr, true); before {
+			continue
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err == nil {
+			return addr, l.Close()
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", fmt.Errorf("no free port: %w", err)
 }
 
 func (s *Store) logFile() string { return filepath.Join(s.dir, "store.log") }
