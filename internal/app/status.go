@@ -63,7 +63,7 @@ func (a *agent) sample(ctx context.Context) {
 	now := time.Now()
 	a.history.Observe(now, a.health(ctx).Problems)
 	if a.containers != nil {
-		a.rates.sample(now, a.containers.Containers())
+		a.rates.sample(now, a.containers.Counters())
 	}
 }
 
@@ -91,10 +91,9 @@ func newRates(now time.Time) *rates {
 	return &rates{older: counters{at: now}, last: counters{at: now}}
 }
 
-func (r *rates) sample(now time.Time, all []monitors.ContainerStatus) {
+func (r *rates) sample(now time.Time, all []*entry.Stats) {
 	c := counters{now, make(map[*entry.Stats]lineCounts, len(all))}
-	for i := range all {
-		s := all[i].Stats
+	for _, s := range all {
 		c.lines[s] = lineCounts{s.Read.Load(), s.Delivered.Load()}
 	}
 	r.mu.Lock()

@@ -24,6 +24,7 @@ func TestRates(t *testing.T) {
 	var a, b entry.Stats
 	one, both := []monitors.ContainerStatus{{Stats: &a}}, []monitors.ContainerStatus{{Stats: &b}, {Stats: &a}}
 	r := newRates(begin)
+	sample := func(after time.Duration, all ...*entry.Stats) { r.sample(begin.Add(after), all) }
 	at := func(after time.Duration, all []monitors.ContainerStatus, want ...rate) {
 		t.Helper()
 		got := r.at(begin.Add(after), all)
@@ -37,17 +38,17 @@ func TestRates(t *testing.T) {
 	a.Delivered.Store(50)
 	at(0, one, rate{100, 50}) // a moment counts as a second
 	at(5*time.Second, one, rate{20, 10})
-	r.sample(begin.Add(10*time.Second), one)
+	sample(10*time.Second, &a)
 	at(10*time.Second, one, rate{10, 5}) // from the start
 	a.Read.Store(300)
-	r.sample(begin.Add(20*time.Second), one)
+	sample(20*time.Second, &a)
 	a.Read.Store(400)
 	b.Read.Store(20) // has come since
 	at(20*time.Second, both, rate{2, 0}, rate{30, 0})
-	r.sample(begin.Add(30*time.Second), both)
+	sample(30*time.Second, &b, &a)
 	at(40*time.Second, both, rate{1, 0}, rate{5, 0})
-	r.sample(begin.Add(40*time.Second), one)
-	r.sample(begin.Add(50*time.Second), one)
+	sample(40*time.Second, &a)
+	sample(50*time.Second, &a)
 	at(60*time.Second, one, rate{0, 0})
 }
 
