@@ -60,6 +60,12 @@ lint-sleep:
 	@sleeping=$$({ $(GO_FILES) | xargs -0 grep -l 'time\.Sleep(' | grep '_test\.go$$' | xargs -r grep -L '"testing/synctest"'; } || true); \
 	if [ -n "$$sleeping" ]; then printf 'time.Sleep without testing/synctest:\n%s\n' "$$sleeping" >&2; exit 1; fi
 
+# Needs the network, and says so: its script has the statuses. make's own is 2 for
+# both "vulnerable" and "could not check"; the last line tells.
+.PHONY: vulncheck
+vulncheck: bin/govulncheck ## govulncheck: clean, vulnerable, or could not check (GOVULNDB: another database)
+	PATH="$$($(GO) env GOROOT)/bin:$$PATH" scripts/vulncheck.sh
+
 .PHONY: vet
 vet: ## go vet
 	$(GO) vet ./...
@@ -85,9 +91,51 @@ cover: ## unit-test coverage of ./internal; fails below COVERAGE_MIN percent
 			printf "total coverage: %s %% (at least %s %%)\n", total, min; \
 			exit (total + 0 < min + 0)}'
 
+# What the agent costs, beside the floor and beside other agents. The machine should
+# have nothing else to do; it takes an hour and a half with peers, -short two minutes.
 .PHONY: bench
-bench: ## benchmarks of ./internal
-	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./internal/...
+bench: build bin/bench bin/bench-floor ## measure the agent, the floor and the peers that are built; ARGS: -short, -run steady-1000, ... (-h)
+	bin/bench $(ARGS)
+
+.PHONY: bench-report
+bench-report: build bin/bench bin/bench-floor ## bench, with the results written to docs/reports/performance.md; ARGS as there
+	@mkdir -p docs/reports
+	bin/bench -report docs/reports/performance.md -json docs/reports/performance.json $(ARGS)
+
+.PHONY: bin/bench bin/bench-floor
+bin/bench:
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./bench
+bin/bench-floor:
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./bench/floor
+
+# Some minutes the first time. The collector's sources are made anew each time.
+.PHONY: bench-peers
+bench-peers: bin/vlagent bin/otelcol-src/otelcol ## build the agents that `make bench` measures beside ours
+
+bin/vlagent: tools/vlagent/go.mod tools/vlagent/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/vlagent -trimpath -ldflags '-s -w' -o ../../$@ github.com/VictoriaMetrics/VictoriaLogs/app/vlagent
+	@touch $@
+
+bin/otelcol-builder: tools/otelbuilder/go.mod tools/otelbuilder/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/otelbuilder -trimpath -ldflags '-s -w' -o ../../$@ go.opentelemetry.io/collector/cmd/builder
+	@touch $@
+
+bin/otelcol-src/otelcol: bin/otelcol-builder tools/otelbuilder/builder-config.yaml
+	cd tools/otelbuilder && CGO_ENABLED=0 PATH="$$($(GO) env GOROOT)/bin:$$PATH" ../../bin/otelcol-builder --config builder-config.yaml --ldflags '-s -w'
+	@touch $@
+
+# PKG=./internal/loki for one package; OLD=FILE compares with what was measured before.
+.PHONY: bench-micro
+bench-micro: PKG ?= ./internal/... ./bench/...
+bench-micro: COUNT ?= 6
+bench-micro: BENCH ?= .
+bench-micro: bin/benchstat ## benchmarks of parser, tail, encoder, acks: COUNT (6) times, summed up; PKG, BENCH, OLD=FILE to compare with
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 2h $(PKG) | tee bin/bench-micro.txt
+	bin/benchstat $(OLD) bin/bench-micro.txt
+
+bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/benchstat -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/perf/cmd/benchstat
+	@touch $@
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s) each
@@ -113,6 +161,10 @@ bin/victoria-logs: tools/victorialogs/go.mod tools/victorialogs/go.sum
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	CGO_ENABLED=0 $(GO) build -C tools/lint -trimpath -ldflags '-s -w' -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+bin/govulncheck: tools/vulncheck/go.mod tools/vulncheck/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/vulncheck -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/vuln/cmd/govulncheck
 	@touch $@
 
 .PHONY: engine29
@@ -143,3 +195,62 @@ measure-streaming: build test-deps ## measure what streaming costs beside readin
 load-test: RATE ?= 1000
 load-test: ## 50 containers write RATE (1000) lines/s in all: delivery, CPU, memory, latency
 	GO='$(GO)' exec tests/load_test.sh $(RATE)
+
+# The agent killed, frozen, its store failing, dockerd killed, disks full: ten
+# minutes. ARGS: more for the program, such as -run store,kill -seed 7 (-list: all).
+.PHONY: fault-test
+fault-test: build test-deps ## do to the agent what can go wrong, and account for every line; ARGS: more flags
+	LOG_CAPTURER_REQUIRE_DOCKER=1 PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' \
+		$(GO) run ./tests/fault_test $(ARGS)
+
+.PHONY: soak
+soak: DURATION ?= 1h
+soak: CONTAINERS ?= 100
+soak: REPORT ?= docs/reports/soak.md
+soak: build test-deps ## CONTAINERS (100) that come and go for DURATION (1h), a fault every few seconds; writes REPORT (docs/reports/soak.md)
+	LOG_CAPTURER_REQUIRE_DOCKER=1 PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' \
+		$(GO) run ./tests/fault_test -duration '$(DURATION)' -containers '$(CONTAINERS)' -report '$(REPORT)' $(ARGS)
+
+# What the image consists of, and the image, with the builder that docker has.
+CA_BUNDLE ?= /etc/ssl/certs/ca-certificates.crt
+IMAGE     ?= log_capturer
+
+.PHONY: image
+image: build ## build the container image IMAGE (log_capturer), from scratch
+	@mkdir -p bin/image
+	$(GO) run ./scripts/rootfs -ca '$(CA_BUNDLE)' -o bin/image/rootfs.tar
+	docker build --tag '$(IMAGE)' --build-arg VERSION='$(VERSION)' --build-arg REVISION="$$(git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)" .
+
+.PHONY: deb
+deb: bin/nfpm ## build the Debian package for this machine: bin/release
+	GO='$(GO)' ARCHS="$$($(GO) env GOARCH)" exec scripts/release.sh
+
+.PHONY: release
+release: bin/nfpm ## archives and packages for linux amd64 and arm64: bin/release
+	@GO='$(GO)' exec scripts/release.sh
+
+bin/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
+	CGO_ENABLED=0 $(GO) build -C tools/nfpm -trimpath -ldflags '-s -w' -o ../../$@ github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@touch $@
+
+# Some minutes, most of them for compiling: not part of `make test`.
+.PHONY: test-packaging
+test-packaging: build test-deps victoria-logs bin/nfpm ## test image, unit, package, release, Compose and Kubernetes
+	LOG_CAPTURER_REQUIRE_DOCKER=1 LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" \
+		$(GO) test -tags packaging -count=1 -timeout 20m ./tests/packaging
+	cd tools/manifests && $(GO) vet ./... && $(GO) test -count=1 ./...
+
+# A seed that fails prints how it is replayed. `make test` runs the first few.
+.PHONY: simulate
+simulate: SEEDS ?= 20000
+simulate: FROM  ?= 1
+simulate: ## the agent under a simulated Docker, store, disk and clock: SEEDS (20000) seeds from FROM (1) on
+	$(GO) test ./internal/simulation -run '^TestSimulation$$' -count=1 -timeout 60m -v -sim.from=$(FROM) -sim.seeds=$(SEEDS)
+
+# A module of its own (what drives the browser is large), and a browser, which on
+# Debian and Ubuntu `apt-get install chromium` gives: not part of `make test`.
+# SHOTS: a directory to keep pictures of the pages in.
+.PHONY: test-browser
+test-browser: build ## the status page in a real Chromium; SHOTS: a directory for pictures
+	export LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" LOG_CAPTURER_SCREENSHOTS='$(abspath $(SHOTS))'; \
+	cd tests/browser && $(GO) vet ./... && $(GO) test -count=1 -timeout 15m ./...

@@ -269,7 +269,7 @@ func lost(c *server.Container) string {
 	for _, p := range []struct {
 		n    int64
 		what string
-	}{{c.LinesLost, "lines"}, {c.BytesLost, "bytes"}, {c.Gaps, "gaps"}} {
+	}{{c.BytesLost, "bytes"}, {c.Gaps, "gaps"}} {
 		if p.n == 1 {
 			p.what = strings.TrimSuffix(p.what, "s")
 		}

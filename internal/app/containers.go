@@ -29,7 +29,7 @@ func containerView(c *monitors.ContainerStatus) server.Container {
 		LagSeconds: c.Lag.Round(time.Millisecond).Seconds(), Errors: c.Errors, LastErrorAt: timeOrNil(c.LastErrAt.UTC()),
 		LinesRead: c.Stats.Read.Load(), LinesDelivered: c.Stats.Delivered.Load(),
 		LinesDeadLettered: c.Stats.DeadLettered.Load(), LinesMalformed: c.Stats.Malformed.Load(),
-		LinesLost: c.Stats.LostLines.Load(), BytesLost: c.Stats.LostBytes.Load(), Gaps: c.Stats.Gaps.Load(),
+		BytesLost: c.Stats.LostBytes.Load(), Gaps: c.Stats.Gaps.Load(),
 		GapAfter: unixOrNil(c.Stats.GapAfter.Load()), GapBefore: unixOrNil(c.Stats.GapBefore.Load()),
 	}
 	if c.Running {

@@ -16,19 +16,18 @@ func TestContainerView(t *testing.T) {
 	c := monitors.ContainerStatus{Method: monitors.MethodFileMonitor, Stats: &entry.Stats{}}
 	c.Delivered = [entry.NumStreams]entry.Position{{File: file, Offset: 9, Time: at.UnixNano()}, {File: file}}
 	v := containerView(&c)
-	if v.LinesLost != 0 || v.BytesLost != 0 || v.Gaps != 0 || v.GapAfter != nil || v.GapBefore != nil {
+	if v.BytesLost != 0 || v.Gaps != 0 || v.GapAfter != nil || v.GapBefore != nil {
 		t.Errorf("nothing is lost: %+v", v)
 	}
 	if p, ok := v.Position["stdout"]; len(v.Position) != 1 || !ok || *p.Offset != 9 || p.Inode != 7 || !p.Time.Equal(at) {
 		t.Errorf("of stdout alone something is delivered: %+v", v.Position)
 	}
-	c.Stats.LostLines.Store(1)
 	c.Stats.LostBytes.Store(2)
 	c.Stats.Gaps.Store(3)
 	c.Stats.GapAfter.Store(at.UnixNano())
 	c.Stats.GapBefore.Store(at.Add(time.Hour).UnixNano())
 	v = containerView(&c)
-	if v.LinesLost != 1 || v.BytesLost != 2 || v.Gaps != 3 || !v.GapAfter.Equal(at) || !v.GapBefore.Equal(at.Add(time.Hour)) {
+	if v.BytesLost != 2 || v.Gaps != 3 || !v.GapAfter.Equal(at) || !v.GapBefore.Equal(at.Add(time.Hour)) {
 		t.Errorf("%+v", v)
 	}
 }

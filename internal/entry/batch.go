@@ -33,15 +33,15 @@ type Source struct {
 }
 
 // Stats count one log's lines since the agent started, and what was lost of it.
-// Safe for concurrent use. Read = Delivered + DeadLettered + LostLines + lines
-// still on their way.
+// Safe for concurrent use. Read + lines found in the spool at the start = Delivered +
+// DeadLettered + lines still on their way, in the spool, or lost in it: of those
+// nobody knows any more whose they were.
 type Stats struct {
 	Read         atomic.Int64 // lines appended to a batch
 	Delivered    atomic.Int64 // lines that the store accepted
 	DeadLettered atomic.Int64 // lines that the store refused for good, now in the dead-letter file
 	Malformed    atomic.Int64 // of Read: lines shipped raw
 	ReadBytes    atomic.Int64 // text bytes of Read
-	LostLines    atomic.Int64 // of Read: lines that are neither delivered nor kept anywhere
 	// LostBytes are bytes of log files that the agent had open and could not read
 	// to their ends.
 	LostBytes atomic.Int64

@@ -46,7 +46,6 @@ type Container struct {
 	LinesDelivered    int64      `json:"lines_delivered"`
 	LinesDeadLettered int64      `json:"lines_dead_lettered"`
 	LinesMalformed    int64      `json:"lines_malformed"`
-	LinesLost         int64      `json:"lines_lost"`          // of those read
 	BytesLost         int64      `json:"bytes_lost"`          // of log files that were open
 	Gaps              int64      `json:"gaps"`                // places where lines are missing that were never seen
 	GapAfter          *time.Time `json:"gap_after,omitempty"` // the latest gap lies between these

@@ -43,19 +43,19 @@ func TestContainers(t *testing.T) {
 		{
 			"little known", []Container{{ID: "i"}}, 200,
 			`{"containers":[{"id":"i","name":"","image":"","driver":"","method":"","reason":"","state":"","position":{},"lag_seconds":0,` +
-				`"lines_read":0,"lines_delivered":0,"lines_dead_lettered":0,"lines_malformed":0,"lines_lost":0,"bytes_lost":0,"gaps":0,"errors":0}]}`,
+				`"lines_read":0,"lines_delivered":0,"lines_dead_lettered":0,"lines_malformed":0,"bytes_lost":0,"gaps":0,"errors":0}]}`,
 		},
 		{
 			"all known", []Container{{
 				ID: "i", Name: "web", Image: "nginx:1", Driver: "json-file", Method: MethodFileMonitor, Reason: "its file can be read", State: StateRunning,
 				Position:   map[string]Position{"stdout": {Time: &at, Offset: &offset, Inode: 7}, "stderr": {Time: &at}},
 				LagSeconds: 1.5, UnreadBytes: &unread,
-				LinesRead: 5, LinesDelivered: 4, LinesDeadLettered: 3, LinesMalformed: 2, LinesLost: 6, BytesLost: 7, Gaps: 8, GapAfter: &at, GapBefore: &at, Errors: 1, LastError: "EIO", LastErrorAt: &at,
+				LinesRead: 5, LinesDelivered: 4, LinesDeadLettered: 3, LinesMalformed: 2, BytesLost: 7, Gaps: 8, GapAfter: &at, GapBefore: &at, Errors: 1, LastError: "EIO", LastErrorAt: &at,
 			}}, 200,
 			`{"containers":[{"id":"i","name":"web","image":"nginx:1","driver":"json-file","method":"file_monitor","reason":"its file can be read","state":"running",` +
 				`"position":{"stderr":{"time":"2026-01-02T03:04:05.6Z"},"stdout":{"time":"2026-01-02T03:04:05.6Z","offset":4096,"inode":7}},` +
 				`"lag_seconds":1.5,"unread_bytes":0,` +
-				`"lines_read":5,"lines_delivered":4,"lines_dead_lettered":3,"lines_malformed":2,"lines_lost":6,"bytes_lost":7,"gaps":8,"gap_after":"2026-01-02T03:04:05.6Z","gap_before":"2026-01-02T03:04:05.6Z","errors":1,"last_error":"EIO","last_error_at":"2026-01-02T03:04:05.6Z"}]}`,
+				`"lines_read":5,"lines_delivered":4,"lines_dead_lettered":3,"lines_malformed":2,"bytes_lost":7,"gaps":8,"gap_after":"2026-01-02T03:04:05.6Z","gap_before":"2026-01-02T03:04:05.6Z","errors":1,"last_error":"EIO","last_error_at":"2026-01-02T03:04:05.6Z"}]}`,
 		},
 		{
 			"a mistake in the agent", []Container{{LagSeconds: math.NaN()}}, 500,

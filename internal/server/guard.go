@@ -126,7 +126,7 @@ func (g *guard) complain(err error) {
 	g.complaint = text
 	g.mu.Unlock()
 	if err != nil && !said {
-		g.log.Warn("token cannot be used: requests from other machines that need it are refused", "error", err)
+		g.log.Warn("token cannot be used: requests from other machines that need it are refused until it can", "error", err)
 	}
 }
 

@@ -181,7 +181,7 @@ func tilesOf(s AgentStatus, parts map[string]factList) []tile {
 	containers := tile{Label: "Containers", Value: count(int64(t.Captured)), Note: fmt.Sprintf("%s from files, %s streamed, %s not captured",
 		count(counts[MethodFileMonitor]), count(counts[MethodStreaming]), count(counts[MethodNone]))}
 	lost := tile{Label: "Lost", Value: "nothing", Note: "since the start or reload"}
-	if text, _ := lostOf(t.LinesLost, t.BytesLost, t.Gaps); text != "" {
+	if text, _ := lostOf(t.BytesLost, t.Gaps); text != "" {
 		lost.Value, lost.Tone = text, toneBad
 	}
 	tiles := []tile{rate, lag, containers, lost}
@@ -235,18 +235,15 @@ func spoolTile(p factList, spool any) tile {
 }
 
 // lostOf says what is lost, and gives a number to sort by; "": nothing is.
-func lostOf(lines, bytes, gaps int64) (text string, key float64) {
+func lostOf(bytes, gaps int64) (text string, key float64) {
 	var parts []string
-	if lines > 0 {
-		parts = append(parts, plural(lines, "line", "lines"))
-	}
 	if bytes > 0 {
 		parts = append(parts, size(bytes))
 	}
 	if gaps > 0 {
 		parts = append(parts, plural(gaps, "gap", "gaps"))
 	}
-	return strings.Join(parts, ", "), float64(lines) + float64(bytes) + float64(gaps)
+	return strings.Join(parts, ", "), float64(bytes) + float64(gaps)
 }
 
 func containersTable(all []ContainerStatus) table {
@@ -319,7 +316,7 @@ func containerRow(c *ContainerStatus) row {
 	if c.LastError != "" {
 		errs.Tone, r.Tone = toneWarn, toneWarn
 	}
-	if text, key := lostOf(c.LinesLost, c.BytesLost, c.Gaps); text != "" {
+	if text, key := lostOf(c.BytesLost, c.Gaps); text != "" {
 		lost = cell{Text: text, Tone: toneBad, Key: key}
 		if c.GapAfter != nil && c.GapBefore != nil {
 			lost.Note = "the latest gap: " + clock(*c.GapAfter) + " to " + clock(*c.GapBefore)

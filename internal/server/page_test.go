@@ -31,7 +31,7 @@ func TestPage(t *testing.T) {
 	body := html.UnescapeString(w.Body.String())
 	for _, want := range []string{
 		"In trouble: the store does not accept lines, and 1 more problem", "3 containers, 1,030 lines/s, lag 2.5 s",
-		"3 lines, 2.0 KiB, 1 gap", "512 B unread", "it broke", "because", "json-file", "1 min 0 s", "since 2026-01-02 03:03:05 UTC", ", 3 times",
+		"2.0 KiB, 1 gap", "512 B unread", "it broke", "because", "json-file", "1 min 0 s", "since 2026-01-02 03:03:05 UTC", ", 3 times",
 		"over after 59 min 0 s", `<meter min="0" max="100" low="50" high="80" optimum="0" value="75"`, "1 h 30 min", "started or reloaded",
 		`href="` + troubleshooting + `#the-store-does-not-accept-lines--503-after-30-s"`,
 	} {
@@ -261,7 +261,7 @@ func BenchmarkPage(b *testing.B) {
 	for i := range 1000 {
 		c := o.Containers[0]
 		c.ID, c.Name = fmt.Sprintf("%064d", i), fmt.Sprintf("service-%04d", i)
-		c.LinesLost, c.BytesLost, c.Gaps = 0, 0, 0
+		c.BytesLost, c.Gaps = 0, 0
 		o.Containers = append(o.Containers, c)
 	}
 	for _, path := range []string{"/", pagePath, StatusPath} {

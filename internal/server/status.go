@@ -78,7 +78,6 @@ type Totals struct {
 	DeliveredPerSecond float64 `json:"delivered_per_second"`
 	LagSeconds         float64 `json:"lag_seconds"`
 	UnreadBytes        int64   `json:"unread_bytes"`
-	LinesLost          int64   `json:"lines_lost"`
 	BytesLost          int64   `json:"bytes_lost"`
 	Gaps               int64   `json:"gaps"`
 	Errors             int64   `json:"errors"`
@@ -137,7 +136,6 @@ func summarize(o Overview) AgentStatus {
 		}
 		t.ReadPerSecond += c.ReadPerSecond
 		t.DeliveredPerSecond += c.DeliveredPerSecond
-		t.LinesLost += c.LinesLost
 		t.BytesLost += c.BytesLost
 		t.Gaps += c.Gaps
 		t.Errors += c.Errors

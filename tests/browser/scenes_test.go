@@ -148,7 +148,7 @@ func trouble() *scene {
 		unread := int64(28 << 20)
 		c := &o.Containers[3]
 		c.LagSeconds, c.UnreadBytes, c.DeliveredPerSecond = 184, &unread, 0
-		c.LinesLost, c.BytesLost, c.Gaps = 1204, 3<<20, 2
+		c.BytesLost, c.Gaps = 3<<20, 2
 		after, before := now.Add(-3*time.Hour), now.Add(-3*time.Hour+12*time.Second)
 		c.GapAfter, c.GapBefore = &after, &before
 		e := &o.Containers[4]

@@ -172,6 +172,14 @@ func TestReadme(t *testing.T) {
 			}
 		},
 	}
+	known["bin/log_capturer doctor -config configs/config.yaml"] = func(t *testing.T, line string) {
+		l := lokitest.New(lokitest.Default())
+		defer l.Close()
+		if out, wait, _ := run(t, root, line, append(env, "LOKI_URL="+l.URL)...); wait() != nil ||
+			!strings.Contains(out.String(), "\nwarn  container readme      file_monitor: log driver json-file keeps a file; no max-size") {
+			t.Errorf("%s:\n%s", line, out)
+		}
+	}
 	known["bin/log_capturer dlq list -config configs/config.yaml"] = func(t *testing.T, line string) {
 		dead := filepath.Join(dataDir, "dead_letters", "dead_letters.jsonl")
 		record := `{"time":"2026-01-02T03:04:05Z","kind":"refused","container_name":"web","line_time":"` + time.Now().UTC().Format(time.RFC3339Nano) +

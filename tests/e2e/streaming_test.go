@@ -48,7 +48,6 @@ type captured struct {
 	LinesRead         int64   `json:"lines_read"`
 	LinesDelivered    int64   `json:"lines_delivered"`
 	LinesDeadLettered int64   `json:"lines_dead_lettered"`
-	LinesLost         int64   `json:"lines_lost"`
 	BytesLost         int64   `json:"bytes_lost"`
 	Gaps              int64
 	GapAfter          *time.Time `json:"gap_after"`
