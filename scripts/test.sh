@@ -5,11 +5,13 @@
 #   LOG_CAPTURER_REQUIRE_DOCKER  set to 1 here when the tests against a real
 #       dockerd can run (dockerd, containerd and runc found, root), so that none
 #       of them skips in silence; set it to 0 to let them skip all the same
+#   SIMULATION_SEEDS  how many seeds the simulation runs (20000, two minutes)
 #   LOG_CAPTURER_BIN, VICTORIA_LOGS_BIN  told to the tests: the binaries to run
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 GO=${GO:-go}
+SIMULATION_SEEDS=${SIMULATION_SEEDS:-20000}
 # Daemons live where an ordinary user's PATH does not look.
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -75,6 +77,8 @@ run_all() {
 	if [ "${#allocs[@]}" -gt 0 ]; then
 		gotest -run Alloc -p 2 "${allocs[@]}" || rc=1
 	fi
+	# Many more seeds than the few that the race detector has had time for.
+	gotest -run '^TestSimulation$' ./internal/simulation -sim.seeds="$SIMULATION_SEEDS" || rc=1
 	if [ "${#integration[@]}" -gt 0 ]; then
 		gotest "${race[@]}" -p 2 "${integration[@]}" || rc=1
 	fi

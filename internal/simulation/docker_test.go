@@ -29,7 +29,7 @@ type container struct {
 	clock  int64              // of the last entry
 	out    [entry.NumStreams]*output
 	bad    *output // malformed lines
-	metAt  int64   // when the agent first had a position of it; 0: never
+	met    bool    // the agent has a position of it, see output.met
 
 	// What an inspection tells; guarded by engine.mu.
 	name                string

@@ -23,6 +23,9 @@ type output struct {
 	// at is the line that comes next, off how much of it has been shipped.
 	at, off int
 	torn    bool // what comes of it has no beginning
+	// met is how many lines were written when the agent first had a position of the
+	// container, if it has one. Times do not tell: they stand still between steps.
+	met int
 	// floor is by which line the position stood when the agent last started.
 	floor int
 }
@@ -322,7 +325,7 @@ func (s *sim) missing() (n int, first string) {
 				if l.sent == len(l.text) && !o.bad {
 					continue // shipped as a piece: its newline never came
 				}
-				if (l.lost == "" || l.lost == "torn") && !s.p.lossless && (c.metAt == 0 || l.time < c.metAt) {
+				if (l.lost == "" || l.lost == "torn") && !s.p.lossless && (!c.met || i < o.met) {
 					l.lost = "the agent had not met its container"
 				}
 				if l.lost != "" && l.lost != "torn" {

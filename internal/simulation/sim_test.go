@@ -263,8 +263,11 @@ func (s *sim) meet() {
 		return
 	}
 	for _, c := range s.all {
-		if _, known := s.agent.ledger.Lookup(c.id); known && c.metAt == 0 {
-			c.metAt = time.Now().UnixNano()
+		if _, known := s.agent.ledger.Lookup(c.id); known && !c.met {
+			c.met = true
+			for _, o := range []*output{c.out[0], c.out[1], c.bad} {
+				o.met = len(o.lines)
+			}
 		}
 	}
 }
@@ -753,7 +756,7 @@ func (s *sim) startAgent() {
 	s.mu.Unlock()
 	for _, c := range s.all {
 		if _, known := a.ledger.Lookup(c.id); !known && !c.removed {
-			c.metAt = 0 // a power loss made the agent forget it
+			c.met = false // a power loss made the agent forget it
 		}
 	}
 	s.agent = a
