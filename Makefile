@@ -240,7 +240,7 @@ test-packaging: build test-deps victoria-logs bin/nfpm ## test image, unit, pack
 		$(GO) test -tags packaging -count=1 -timeout 20m ./tests/packaging
 	cd tools/manifests && $(GO) vet ./... && $(GO) test -count=1 ./...
 
-# A seed that fails prints how it is replayed. `make test` runs the first few.
+# A seed that fails prints how it is replayed. `make test` runs as many.
 .PHONY: simulate
 simulate: SEEDS ?= 20000
 simulate: FROM  ?= 1
