@@ -53,7 +53,7 @@ func (p *program) healthcheck(ctx context.Context, c *cli.Command) error {
 	// One connection, and it ends with the check.
 	rt := &http.Transport{DisableKeepAlives: true}
 	if err := alive(ctx, rt, cfg.Server); err != nil {
-		p.complain("log_capturer: healthcheck: %v\n", err)
+		p.complain("log_capturer: healthcheck: %s\n", printable(err.Error()))
 		return statusError(exitFail)
 	}
 	return nil

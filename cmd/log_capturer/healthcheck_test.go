@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -81,6 +83,34 @@ func TestHealthcheck(t *testing.T) {
 
 	if status, _, stderr := runHealthcheck(t, "web"); status != 2 || !strings.Contains(stderr, `unexpected argument "web"`) {
 		t.Errorf("an argument: status %d, %q", status, stderr)
+	}
+}
+
+// TestHealthcheckHostileText: what answers may be anybody, and say anything in
+// place of "Not Found".
+func TestHealthcheckHostileText(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	served := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_, err = http.ReadRequest(bufio.NewReader(c))
+			_, _ = io.WriteString(c, "HTTP/1.1 404 no\x1b[2J\u009b31m\r\nConnection: close\r\n\r\ngone\x07")
+			_ = c.Close()
+		}
+		served <- err
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	status, _, stderr := runHealthcheck(t, "--config", serverConfig(t, "127.0.0.1", port))
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if status != 1 || !strings.HasSuffix(stderr, " answers 404 no?[2J?31m: gone?\n") {
+		t.Errorf("status %d, %q", status, stderr)
 	}
 }
 

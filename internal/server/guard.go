@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,18 +57,19 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 }
 
 // fromHere reports whether a request was made on this machine by a program that
-// is neither a proxy nor a web page.
+// is neither a proxy nor a web page, as far as it shows. That a header is there
+// counts, whatever it says: a proxy may add its own behind an empty one that its
+// client has sent. HTTP/1.0 is what nginx speaks, without any such header, unless
+// it is told otherwise.
 func fromHere(r *http.Request) bool {
-	if !fromLoopback(r.RemoteAddr) || !namesThisMachine(r.Host) || r.Header.Get("Origin") != "" {
+	if !fromLoopback(r.RemoteAddr) || !namesLoopback(r.Host) || !r.ProtoAtLeast(1, 1) {
 		return false
 	}
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
-	default:
-		return false
-	}
-	for _, name := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip"} {
-		if r.Header.Get(name) != "" {
+	for name, values := range r.Header {
+		switch {
+		case name == "Origin", name == "Forwarded", name == "Via", name == "X-Real-Ip", strings.HasPrefix(name, "X-Forwarded-"):
+			return false
+		case name == "Sec-Fetch-Site" && slices.ContainsFunc(values, func(v string) bool { return v != "none" && v != "same-origin" }):
 			return false
 		}
 	}
@@ -83,9 +85,9 @@ func fromLoopback(remote string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// namesThisMachine reports whether a Host is an address or localhost: a name of
-// nobody else's.
-func namesThisMachine(host string) bool {
+// namesLoopback reports whether a Host is localhost or an address of loopback:
+// who sends a request there without a proxy reaches this machine by it.
+func namesLoopback(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h
@@ -94,8 +96,8 @@ func namesThisMachine(host string) bool {
 	if strings.EqualFold(name, "localhost") {
 		return true
 	}
-	_, err := netip.ParseAddr(name)
-	return err == nil
+	addr, err := netip.ParseAddr(name)
+	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // hasToken reports whether a request has the token. The file is read each time:

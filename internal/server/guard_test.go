@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -49,7 +51,8 @@ func TestGuard(t *testing.T) {
 		{"here, IPv6", "[::1]:4711", "[::1]:8401", nil, 200, 200},
 		{"here, by name", here, "localhost:8401", nil, 200, 200},
 		{"here, by name, no port", here, "LOCALHOST", nil, 200, 200},
-		{"here, by another address of this machine", here, "192.168.1.5:8401", nil, 200, 200},
+		{"here, by another address of loopback", here, "127.1.2.3:8401", nil, 200, 200},
+		{"here, IPv4 in IPv6", "[::ffff:127.0.0.1]:4711", "[::ffff:127.0.0.1]:8401", nil, 200, 200},
 		{"here, IPv6 without a port", here, "[::1]", nil, 200, 200},
 		{"here, with a wrong token", here, "127.0.0.1:8401", header("Authorization", "Bearer x"), 200, 200},
 		{"here, typed into a browser", here, "localhost:8401", header("Sec-Fetch-Site", "none"), 200, 200},
@@ -65,6 +68,11 @@ func TestGuard(t *testing.T) {
 		{"another proxy", here, "127.0.0.1:8401", header("Forwarded", "for=10.1.2.3"), 403, 401},
 		{"a third proxy", here, "127.0.0.1:8401", header("Via", "1.1 p"), 403, 401},
 		{"a fourth proxy", here, "127.0.0.1:8401", header("X-Real-Ip", "10.1.2.3"), 403, 401},
+		{"a proxy that leaves out the address", here, "127.0.0.1:8401", header("X-Forwarded-Proto", "https"), 403, 401},
+		{"a proxy, behind an empty header of its client's", here, "127.0.0.1:8401", http.Header{"X-Forwarded-For": {"", "10.1.2.3"}}, 403, 401},
+		{"a tunnel to another address of this machine", here, "192.168.1.5:8401", nil, 403, 401},
+		{"unspecified", here, "0.0.0.0:8401", nil, 403, 401},
+		{"a web page, behind an empty header", here, "localhost:8401", http.Header{"Sec-Fetch-Site": {"none", "cross-site"}}, 403, 401},
 		{"elsewhere", elsewhere, "127.0.0.1:8401", nil, 403, 401},
 		{"nowhere", "", "127.0.0.1:8401", nil, 403, 401},
 		{"elsewhere, saying it is here", elsewhere, "localhost", header("X-Forwarded-For", "127.0.0.1"), 403, 401},
@@ -102,6 +110,29 @@ func TestGuard(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestGuardOldProtocol: what speaks HTTP/1.0 with a Host is a proxy, as a rule.
+func TestGuardOldProtocol(t *testing.T) {
+	for file, want := range map[string]int{"": http.StatusForbidden, tokenFile(t, token): http.StatusUnauthorized} {
+		url, _ := start(t, guarded(file))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, "GET "+ConfigPath+" HTTP/1.0\r\nHost: 127.0.0.1:8401\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("got %d, want %d", res.StatusCode, want)
+		}
 	}
 }
 

@@ -52,6 +52,9 @@ func (l *limitListener) Accept() (net.Conn, error) {
 	return &limitConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
 }
 
+// crowded reports whether more than half of the connections are taken.
+func (l *limitListener) crowded() bool { return len(l.slots) > cap(l.slots)/2 }
+
 func (l *limitListener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
 	return l.Listener.Close()

@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -424,8 +425,7 @@ func (u *ui) register(mux *http.ServeMux, overview func(context.Context) Overvie
 	for _, a := range u.assets {
 		mux.HandleFunc("GET "+a.path, a.serve)
 	}
-	// One limit for both: they cost the same.
-	shown := limited(maxListings, u.handler(overview))
+	shown := u.handler(overview, false)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept")
 		if !strings.Contains(r.Header.Get("Accept"), "text/html") {
@@ -434,7 +434,7 @@ func (u *ui) register(mux *http.ServeMux, overview func(context.Context) Overvie
 		}
 		shown.ServeHTTP(w, r)
 	})
-	mux.Handle("GET "+pagePath, shown)
+	mux.Handle("GET "+pagePath, u.handler(overview, true))
 }
 
 // serve gives a file that never changes under its name.
@@ -452,35 +452,68 @@ func (a asset) serve(w http.ResponseWriter, r *http.Request) {
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// pageFor is for how long a page that was made is shown to whoever asks next: many
+// who look at it cost the agent no more than one does.
+const pageFor = time.Second
+
+// madePage is a page as it is sent, or why there is none.
+type madePage struct {
+	body []byte
+	err  error
+}
+
 // handler gives the page, or what its script asks for.
-func (u *ui) handler(overview func(context.Context) Overview) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
-		defer cancel()
-		view, err := viewPage(overview(ctx))
-		view.Assets = u.all
-		var b bytes.Buffer
-		contentType := htmlType
-		switch {
-		case err != nil:
-		case r.URL.Path == pagePath:
-			contentType = jsonType
-			err = json.NewEncoder(&b).Encode(view)
-		default:
-			err = u.page.Execute(&b, struct {
-				pageView
-				Script, Style, Icon string
-			}{view, u.assets["js"].path, u.assets["css"].path, u.assets["svg"].path})
+func (u *ui) handler(overview func(context.Context) Overview, feed bool) http.HandlerFunc {
+	contentType := htmlType
+	if feed {
+		contentType = jsonType
+	}
+	var (
+		mu   sync.Mutex // held while a page is made: the others wait for it
+		last madePage
+		at   time.Time // when last was made
+	)
+	recent := func(ctx context.Context) madePage {
+		mu.Lock()
+		defer mu.Unlock()
+		if at.IsZero() || time.Since(at) >= pageFor {
+			// Not only for who asks first, who may go away.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
+			defer cancel()
+			last, at = u.render(ctx, overview, feed), time.Now()
 		}
-		if err != nil {
+		return last
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		p := recent(r.Context())
+		if p.err != nil {
 			reply(w, http.StatusInternalServerError, textType,
-				fmt.Appendf(nil, "the page cannot be shown: %v: report this as a mistake in log_capturer; /health and /metrics are not affected\n", err))
+				fmt.Appendf(nil, "the page cannot be shown: %v: report this as a mistake in log_capturer; /health and /metrics are not affected\n", p.err))
 			return
 		}
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Frame-Options", "DENY")
-		reply(w, http.StatusOK, contentType, b.Bytes())
+		reply(w, http.StatusOK, contentType, p.body)
 	}
+}
+
+// render makes the page, or what its script asks for.
+func (u *ui) render(ctx context.Context, overview func(context.Context) Overview, feed bool) madePage {
+	view, err := viewPage(overview(ctx))
+	if err != nil {
+		return madePage{err: err}
+	}
+	view.Assets = u.all
+	var b bytes.Buffer
+	if feed {
+		err = json.NewEncoder(&b).Encode(view)
+	} else {
+		err = u.page.Execute(&b, struct {
+			pageView
+			Script, Style, Icon string
+		}{view, u.assets["js"].path, u.assets["css"].path, u.assets["svg"].path})
+	}
+	return madePage{b.Bytes(), err}
 }

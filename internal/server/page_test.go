@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode"
 )
@@ -274,6 +276,62 @@ func BenchmarkPage(b *testing.B) {
 				w := httptest.NewRecorder()
 				h.ServeHTTP(w, r)
 				b.SetBytes(int64(w.Body.Len()))
+			}
+		})
+	}
+}
+
+// TestPageIsShared: however many ask, a page is made once within pageFor, and not
+// given up with who asked first.
+func TestPageIsShared(t *testing.T) {
+	for _, path := range []string{"/", pagePath} {
+		synctest.Test(t, func(t *testing.T) {
+			made := 0
+			release := make(chan struct{})
+			o := options()
+			o.Overview = func(ctx context.Context) Overview {
+				if _, ok := ctx.Deadline(); !ok {
+					t.Error("the context has no deadline")
+				}
+				made++
+				<-release
+				if ctx.Err() != nil {
+					t.Error("given up with the first request")
+				}
+				return Overview{Time: time.Now()}
+			}
+			h := handler(o)
+			first, leave := context.WithCancel(t.Context())
+			ask := func(ctx context.Context) string {
+				r := httptest.NewRequestWithContext(ctx, "GET", path, nil)
+				r.Header.Set("Accept", "text/html")
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				if w.Code != 200 {
+					t.Errorf("%s: got %d", path, w.Code)
+				}
+				return w.Body.String()
+			}
+			bodies := make(chan string, maxConnections)
+			go func() { bodies <- ask(first) }()
+			synctest.Wait()
+			for range maxConnections - 1 {
+				go func() { bodies <- ask(t.Context()) }()
+			}
+			leave()
+			close(release)
+			one := <-bodies
+			for range maxConnections - 1 {
+				if b := <-bodies; b != one {
+					t.Error("another page")
+				}
+			}
+			if made != 1 {
+				t.Errorf("made %d times", made)
+			}
+			time.Sleep(pageFor)
+			if ask(t.Context()) == one || made != 2 {
+				t.Errorf("an old page is shown, made %d times", made)
 			}
 		})
 	}

@@ -67,7 +67,7 @@ type Server struct {
 	tokenFile string
 	log       *slog.Logger
 	http      http.Server
-	listener  net.Listener
+	listener  *limitListener
 	// conns counts the goroutines of net/http that serve connections.
 	conns sync.WaitGroup
 }
@@ -77,7 +77,7 @@ func New(o Options) *Server {
 	s := &Server{address: o.Address, log: o.Log, tokenFile: o.TokenFile}
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
 	s.http = http.Server{
-		Handler:           handler(o),
+		Handler:           s.inTurns(handler(o)),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -96,6 +96,18 @@ func New(o Options) *Server {
 		},
 	}
 	return s
+}
+
+// inTurns lets no client keep a connection that it does not need while many are
+// open: those who ask now and then would keep out a health check, whose caller
+// then restarts the agent.
+func (s *Server) inTurns(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.listener.crowded() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // index is what / gives to programs that want no HTML.

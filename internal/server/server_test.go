@@ -641,6 +641,40 @@ func TestConnectionLimit(t *testing.T) {
 	})
 }
 
+// TestConnectionsInTurns: who asks now and then and keeps the connection does not
+// keep out others, however many there are.
+func TestConnectionsInTurns(t *testing.T) {
+	bubble(t, options(), func(t *testing.T, l *pipeListener, _ func() error) {
+		kept := 0
+		var conns []net.Conn
+		for range 2 * maxConnections {
+			c := l.dial()
+			conns = append(conns, c)
+			if _, err := io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusOK {
+				t.Fatalf("got %d, %v", res.StatusCode, err)
+			}
+			_ = res.Body.Close()
+			if !res.Close {
+				kept++
+			}
+			synctest.Wait()
+		}
+		if kept != maxConnections/2 {
+			t.Errorf("%d connections are kept, want %d", kept, maxConnections/2)
+		}
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	})
+}
+
 // TestStopAtTheLimit: a listener that waits for a free slot stops too.
 func TestStopAtTheLimit(t *testing.T) {
 	bubble(t, options(), func(t *testing.T, l *pipeListener, stop func() error) {

@@ -155,49 +155,46 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestStatusLimit: the page and the status are bounded as the containers are.
+// TestStatusLimit: the status is bounded as the containers are.
 func TestStatusLimit(t *testing.T) {
-	for _, path := range []string{StatusPath, "/", pagePath} {
-		entered, release := make(chan struct{}), make(chan struct{})
-		o := options()
-		o.Overview = func(ctx context.Context) Overview {
-			if _, ok := ctx.Deadline(); !ok {
-				t.Error("the context has no deadline")
-			}
-			entered <- struct{}{}
-			<-release
-			return Overview{}
+	entered, release := make(chan struct{}), make(chan struct{})
+	o := options()
+	o.Overview = func(ctx context.Context) Overview {
+		if _, ok := ctx.Deadline(); !ok {
+			t.Error("the context has no deadline")
 		}
-		h := handler(o)
-		request := func() int {
-			r := httptest.NewRequest("GET", path, nil)
-			r.Header.Set("Accept", "text/html")
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
-			return w.Code
-		}
-		var requests sync.WaitGroup
-		for range maxListings {
-			requests.Go(func() {
-				if code := request(); code != 200 {
-					t.Errorf("%s: got %d", path, code)
-				}
-			})
-			<-entered
-		}
-		refused := make(chan int, 1)
-		go func() { refused <- request() }()
-		select {
-		case code := <-refused:
-			if code != http.StatusServiceUnavailable {
-				t.Errorf("%s: one too many: got %d", path, code)
-			}
-		case <-entered:
-			t.Fatalf("%s: one too many was let in", path)
-		}
-		close(release)
-		requests.Wait()
+		entered <- struct{}{}
+		<-release
+		return Overview{}
 	}
+	h := handler(o)
+	request := func() int {
+		r := httptest.NewRequest("GET", StatusPath, nil)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	var requests sync.WaitGroup
+	for range maxListings {
+		requests.Go(func() {
+			if code := request(); code != 200 {
+				t.Errorf("got %d", code)
+			}
+		})
+		<-entered
+	}
+	refused := make(chan int, 1)
+	go func() { refused <- request() }()
+	select {
+	case code := <-refused:
+		if code != http.StatusServiceUnavailable {
+			t.Errorf("one too many: got %d", code)
+		}
+	case <-entered:
+		t.Fatal("one too many was let in")
+	}
+	close(release)
+	requests.Wait()
 }
 
 // TestReloadBody: what nobody has asked for is not read.
