@@ -84,6 +84,9 @@ func New(host string, opts ...Option) (*Client, error) {
 	host = cmp.Or(host, os.Getenv(client.EnvOverrideHost), client.DefaultDockerHost)
 	u, err := url.Parse(host)
 	if err != nil {
+		if e := (*url.Error)(nil); errors.As(err, &e) {
+			err = e.Err // without the address, which may hold a password
+		}
 		return nil, fmt.Errorf("docker: cannot parse the host (docker.host or DOCKER_HOST): %w", err)
 	}
 	c := &Client{

@@ -37,6 +37,7 @@ func TestNew(t *testing.T) {
 		{"tcp://user:secret@h:1", "", ""},
 		{"unix:///" + strings.Repeat("x", 108), "", ""},
 		{"%zz", "", ""},
+		{"tcp://user:secret@h:1\n", "", ""},
 	} {
 		t.Setenv("DOCKER_HOST", tc.env)
 		c, err := New(tc.arg)
