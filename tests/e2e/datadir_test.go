@@ -42,7 +42,8 @@ func TestReadOnlyDataDir(t *testing.T) {
 	second := output{name: "second", lines: 2000, size: 100}
 	w.run(second.spec())
 	a.Start()
-	w.health(a, 15*time.Second, 503, "unhealthy", func(b map[string]any) bool {
+	harness.Eventually(t, 15*time.Second, "it is a problem", func() bool {
+		_, b := a.Health()
 		return contains(problems(b), "mount the file system of data_dir for writing")
 	})
 	arrivesOnce(t, l, first.name, first.want())
