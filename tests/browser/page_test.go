@@ -178,7 +178,7 @@ func TestWithoutScript(t *testing.T) {
 	for _, want := range []string{
 		"In trouble: the store does not accept lines, and 2 more problems", "11 containers", "lag 3 min 4 s",
 		"nothing is lost while there is room for it", "3.0 MiB, 2 gaps", "28 MiB unread", "input/output error",
-		"api-1", "registry.example.com/shop/gateway:1.29.3", "log driver local keeps no file that can be read", "12 dead letters, 3 malformed",
+		"api-1", "images.example/shop/gateway:1.29.3", "log driver local keeps no file that can be read", "12 dead letters, 3 malformed",
 		"filling", "1 h 33 min", "journald", "over after 1 min 35 s", "/var/lib/log_capturer", "v1.4.0", "not captured", "Without JavaScript",
 	} {
 		if !strings.Contains(body, want) {

@@ -112,7 +112,7 @@ const keepsFile = "log driver json-file keeps a file"
 func well() *scene {
 	o := base()
 	for i, name := range []string{"api-1", "api-2", "cache", "db", "frontend", "gateway", "ledger", "mailer", "worker-1"} {
-		o.Containers = append(o.Containers, container(i, name, "registry.example.com/shop/"+strings.TrimRight(name, "-12")+":1.29.3", "json-file", server.MethodFileMonitor, keepsFile))
+		o.Containers = append(o.Containers, container(i, name, "images.example/shop/"+strings.TrimRight(name, "-12")+":1.29.3", "json-file", server.MethodFileMonitor, keepsFile))
 	}
 	o.Containers = append(o.Containers,
 		container(20, "legacy", "example.com/legacy:7", "local", server.MethodStreaming, "log driver local keeps no file that can be read"),
@@ -165,7 +165,7 @@ func trouble() *scene {
 func thousand() *scene {
 	o := base()
 	for i := range 1000 {
-		o.Containers = append(o.Containers, container(i, fmt.Sprintf("service-%04d", i), "registry.example.com/fleet/service:1.0", "json-file", server.MethodFileMonitor, keepsFile))
+		o.Containers = append(o.Containers, container(i, fmt.Sprintf("service-%04d", i), "images.example/fleet/service:1.0", "json-file", server.MethodFileMonitor, keepsFile))
 	}
 	return &scene{o: o}
 }

@@ -28,7 +28,7 @@ func New(root string, n int, started time.Time) (*Engine, error) {
 	e := &Engine{root: root, byID: make(map[string][]byte, n)}
 	list := make([]map[string]any, n)
 	for i := range n {
-		id, name, image := genlog.ContainerID(i), genlog.ContainerName(i), "registry.example/bench:1.2"
+		id, name, image := genlog.ContainerID(i), genlog.ContainerName(i), "images.example/bench:1.2"
 		labels := map[string]string{"com.docker.compose.project": "bench", "com.docker.compose.service": name}
 		list[i] = map[string]any{
 			"Id": id, "Names": []string{"/" + name}, "Image": image, "Labels": labels,
