@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // limited lets at most n requests into a handler at once, those whose clients
@@ -28,7 +29,10 @@ func limited(n int, next http.Handler) http.Handler {
 // others wait in the kernel's backlog, where they cost no descriptor.
 type limitListener struct {
 	net.Listener
-	slots chan struct{} // one element per open connection
+	// slots has one element per open connection, and one for an Accept that
+	// waits for the next connection.
+	slots chan struct{}
+	open  atomic.Int64 // connections accepted and not yet closed
 	// closed ends an Accept that waits for a slot.
 	closed    chan struct{}
 	closeOnce sync.Once
@@ -49,11 +53,17 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &limitConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
+	l.open.Add(1)
+	return &limitConn{Conn: c, release: sync.OnceFunc(func() {
+		l.open.Add(-1)
+		<-l.slots
+	})}, nil
 }
 
-// crowded reports whether more than half of the connections are taken.
-func (l *limitListener) crowded() bool { return len(l.slots) > cap(l.slots)/2 }
+// crowded reports whether more than half of the connections that may be open
+// are. The slots do not tell: whether the next Accept has taken one is a matter
+// of which goroutine comes first.
+func (l *limitListener) crowded() bool { return l.open.Load() > int64(cap(l.slots)/2) }
 
 func (l *limitListener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
