@@ -61,9 +61,9 @@ func decide(v view) (step, time.Time) {
 		return stepTake, time.Time{}
 	}
 	until := v.parkedDue
-	// The timer runs whether a batch waits or not: whatever is submitted in the
-	// meantime need then not wake the sender.
-	if !v.blocked && v.now.Before(v.ripe) && (until.IsZero() || v.ripe.Before(until)) {
+	// Without a batch no timer runs: readers mostly come at their own tick, when
+	// the next is ripe already. One that is not wakes the sender, once, for this.
+	if v.queued && !v.blocked && v.now.Before(v.ripe) && (until.IsZero() || v.ripe.Before(until)) {
 		until = v.ripe
 	}
 	return stepWait, until

@@ -15,7 +15,7 @@ func TestDecide(t *testing.T) {
 		until time.Time
 	}{
 		{"nothing there", view{}, stepWait, time.Time{}},
-		{"nothing there, not ripe", view{ripe: soon}, stepWait, soon},
+		{"nothing there, not ripe", view{ripe: soon}, stepWait, time.Time{}},
 		{"idle line", view{queued: true}, stepTake, time.Time{}},
 		{"idle line at the very moment", view{queued: true, ripe: now}, stepTake, time.Time{}},
 		{"not ripe", view{queued: true, ripe: soon}, stepWait, soon},

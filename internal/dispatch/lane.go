@@ -27,7 +27,8 @@ type wakeOn uint8
 const (
 	wakeNever wakeOn = iota // it is at work, or pauses
 	wakeFull                // a batch that is full
-	wakeAny                 // any batch
+	wakeAny                 // any batch, which is then as good as in the sender's hand
+	wakeFirst               // the first batch: how long it may wait is not known before
 )
 
 // lane is one ordered road to the store.
@@ -145,10 +146,11 @@ func (l *lane) putBack() {
 		}
 		sl.size = sl.Size()
 		l.queue = append(l.queue, sl)
-		if l.wakeOn == wakeAny {
+		switch {
+		case l.wakeOn == wakeAny:
 			l.claimed = true
 			l.wakeUp()
-		} else if l.wakeOn == wakeFull && sl.size >= l.d.cfg.BatchBytes {
+		case l.wakeOn == wakeFirst, l.wakeOn == wakeFull && sl.size >= l.d.cfg.BatchBytes:
 			l.wakeUp()
 		}
 	}
@@ -247,6 +249,8 @@ func (l *lane) next(now time.Time) (step, time.Time) {
 	case todo != stepWait || now.Before(v.paused) || v.blocked:
 	case v.canTake():
 		l.wakeOn = wakeAny
+	case !v.queued && !v.hand:
+		l.wakeOn = wakeFirst
 	default:
 		l.wakeOn = wakeFull
 	}
