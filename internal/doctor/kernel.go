@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// watchesPerLog: of files that appear, and of writes.
+	watchesPerLog = 2
 	// eventsPerContainer is how many events of one directory may wait: a rotation
 	// is four.
 	eventsPerContainer = 4
@@ -64,7 +66,7 @@ func tryInotify(dir string) error {
 }
 
 // checkInotify: will the agent be woken when something is written? files is how
-// many containers are read from files: each takes one watch. Without, the agent
+// many containers are read from files: each takes watchesPerLog. Without, the agent
 // reads every 2 s: nothing is lost, and so nothing is worse than a warning.
 func checkInotify(p policy, k kernelFacts, files int) Check {
 	if c, skip := filesOff(p, nameInotify); skip {
@@ -82,9 +84,9 @@ func checkInotify(p policy, k kernelFacts, files int) Check {
 		return Check{nameInotify, Warn, k.InotifyErr.Error() + late, "allow the agent the system calls of inotify (seccomp profile of its container)"}
 	case k.LimitsErr != nil:
 		return Check{nameInotify, Warn, "the limits are not known: " + k.LimitsErr.Error(), "let the agent see /proc/sys/fs/inotify"}
-	case k.Watches < files:
+	case k.Watches < watchesPerLog*files:
 		return Check{nameInotify, Warn, fmt.Sprintf("max_user_watches is %d, for %s%s for the others", k.Watches, number(files, "log", "logs"), late),
-			fmt.Sprintf("sysctl -w fs.inotify.max_user_watches=%d", max(65536, 2*files))}
+			fmt.Sprintf("sysctl -w fs.inotify.max_user_watches=%d", max(65536, 2*watchesPerLog*files))}
 	case k.Events < eventsPerContainer*files:
 		return Check{nameInotify, Warn, fmt.Sprintf("max_queued_events is %d, for %s: many that rotate at once are found up to 2 s late", k.Events, number(files, "log", "logs")),
 			fmt.Sprintf("sysctl -w fs.inotify.max_queued_events=%d", max(16384, 2*eventsPerContainer*files))}

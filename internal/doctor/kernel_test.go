@@ -24,8 +24,8 @@ func TestCheckInotify(t *testing.T) {
 		want  want
 	}{
 		"well":         {hybrid(), ample, 4096, want{OK, "4096 logs to watch; max_user_instances 128", ""}},
-		"watches":      {hybrid(), ample, 8193, want{Warn, "max_user_watches is 8192, for 8193 logs", "max_user_watches=65536"}},
-		"events":       {hybrid(), kernelFacts{Instances: 1, Watches: 100, Events: 39}, 10, want{Warn, "max_queued_events is 39", "max_queued_events=16384"}},
+		"watches":      {hybrid(), ample, 4097, want{Warn, "max_user_watches is 8192, for 4097 logs", "max_user_watches=65536"}},
+		"events":       {hybrid(), kernelFacts{Instances: 2, Watches: 100, Events: 39}, 10, want{Warn, "max_queued_events is 39", "max_queued_events=16384"}},
 		"instances":    {hybrid(), failing(unix.EMFILE), 1, want{Warn, "used up the 128 instances", "max_user_instances=512"}},
 		"watches used": {hybrid(), failing(unix.ENOSPC), 1, want{Warn, "used up the 8192 watches", "max_user_watches=65536"}},
 		"forbidden":    {hybrid(), failing(unix.ENOSYS), 1, want{Warn, "function not implemented", "seccomp"}},

@@ -141,7 +141,7 @@ func (w *fakeWake) close() error {
 	return nil
 }
 
-func (w *fakeWake) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error) {
+func (w *fakeWake) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEvent, error) {
 	if d := time.Until(until); d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()

@@ -174,10 +174,10 @@ func TestJoiner(t *testing.T) {
 		"half a line in a file that nobody will finish": {files: []string{jsonEntry("stdout", "a\n", at(1)) + `{"log":"hal`, jsonEntry("stdout", "b\n", at(2))},
 			want: []line{{"a", 1, 0, 0}, {`{"log":"hal`, 1, 2, 0}, {"b", 2, 0, 0}}},
 		"open in a file that goes, shipped as it stands": {running: true,
-			files: []string{jsonEntry("stdout", "begun", at(1)), jsonEntry("stderr", "a\n", at(2)) + strings.Repeat(jsonEntry("stderr", full+"\n", at(3)), 17)},
+			files: []string{jsonEntry("stdout", "begun", at(1)), jsonEntry("stderr", "a\n", at(2)) + strings.Repeat(jsonEntry("stderr", full+"\n", at(3)), 1+readBytes/len(full))},
 			want: append([]line{{"a", 2, 1, 0}}, func() (l []line) {
-				for i := range 17 {
-					if i == 15 { // a buffer ends here
+				for i := range 1 + readBytes/len(full) {
+					if i == readBytes/len(full)-1 { // a buffer ends here
 						l = append(l, line{full, 3, 1, 0}, line{"begun", 1, 0, partial})
 						continue
 					}

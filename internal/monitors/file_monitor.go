@@ -25,16 +25,23 @@ const (
 	// MethodStreaming is that of logs that the Docker API streams.
 	MethodStreaming = "streaming"
 
-	// readBytes is how much of one log is read at a time. It bounds how long
-	// the others wait, and is longer than Docker's longest entry.
-	readBytes = 256 << 10
+	// readBytes is how much of one log is read at a time, if the batch has room
+	// for it. It bounds how long the others wait.
+	readBytes = 512 << 10
+	// minReadBytes is the room in a batch below which it is handed on. It is
+	// longer than Docker's longest entry.
+	minReadBytes = 128 << 10
 
 	// pollInterval is how often each log is looked at although nothing told us
 	// to. The contract promises 2 s.
 	pollInterval = 2 * time.Second
 
-	// quietTicks is after how many reads without news a log's writes are
-	// watched again instead.
+	// busyReads is after how many reads with news, a tick apart, a log's writes are
+	// no longer watched, and it is read on each tick instead. Changing the watch
+	// costs as much as some reads.
+	busyReads = 4
+
+	// quietTicks is after how many reads without news its writes are watched again.
 	quietTicks = 2
 
 	// unseenPolls is after how many polls in a row that could not see a log's
@@ -108,13 +115,15 @@ type FileMonitor struct {
 	mu     sync.Mutex
 	logs   map[string]*fileLog   // by container ID
 	byWD   map[int]*fileLog      // by watch
-	active map[*fileLog]struct{} // those that ticks look at: all that have been read of late
-	ready  []laneQueue           // by lane
-	said   map[string]struct{}   // problems that were logged and are not over
-	failed logProblems[*fileLog] // logs that cannot be read now
-	ended  bool                  // Run has: nothing is opened any more
-	gapAt  time.Time             // when files were last found to be lost that were never seen
-	lostAt time.Time             // when the rest of a file was last lost that was
+	active map[*fileLog]struct{} // those that the next tick looks at: stateActive
+	// ticking: watchLoop will look at active at the next tick, unasked.
+	ticking bool
+	ready   []laneQueue           // by lane
+	said    map[string]struct{}   // problems that were logged and are not over
+	failed  logProblems[*fileLog] // logs that cannot be read now
+	ended   bool                  // Run has: nothing is opened any more
+	gapAt   time.Time             // when files were last found to be lost that were never seen
+	lostAt  time.Time             // when the rest of a file was last lost that was
 }
 
 // logState says whose a log is.
@@ -125,8 +134,8 @@ const (
 	stateOpening                 // in the hands of open, or of letGo
 	stateQueued                  // in its lane's queue
 	stateReading                 // in the hands of its lane's reader
-	stateActive                  // read to its end; looked at on each tick
-	stateIdle                    // quiet: its writes are watched
+	stateActive                  // the next tick looks at it: it is busy, or a write was told
+	stateIdle                    // read to its end; its writes are watched
 	stateHeld                    // the store refuses it for now: dispatch says when to go on
 	stateFailed                  // a read failed: the poll tries again
 	stateGone                    // no longer one of the monitor's
@@ -135,12 +144,18 @@ const (
 // schedule is the part of a log that FileMonitor.mu guards.
 type schedule struct {
 	state logState
-	// again: there was news while it was in somebody's hands.
-	again bool
+	// again: there was news while it was in somebody's hands. written: a write was
+	// told meanwhile, for the next tick.
+	again, written bool
 	// exited: its container does not run. removed: nor will it ever again.
 	exited, removed bool
-	// wd is its watch, -1 without one.
-	wd int
+	// wd is its watch, -1 without one; writes: it tells of writes, too.
+	wd     int
+	writes bool
+	// busy counts the reads with news that were about a tick apart, the last of
+	// them at newsRead.
+	busy     int
+	newsRead time.Time
 	startNames
 	// created counts the log files that were made since the log was opened, as
 	// far as notifications have told; firstSeq is tail.Seq at that time.
@@ -370,7 +385,10 @@ func (m *FileMonitor) ids() []string {
 // news lets a log be read (again). mu is held.
 func (m *FileMonitor) news(lg *fileLog) {
 	switch lg.state {
-	case stateActive, stateIdle:
+	case stateActive:
+		delete(m.active, lg)
+		m.enqueue(lg)
+	case stateIdle:
 		m.enqueue(lg)
 	case stateQueued, stateReading, stateOpening:
 		lg.again = true
@@ -381,7 +399,7 @@ func (m *FileMonitor) news(lg *fileLog) {
 
 // enqueue puts a log at the back of its lane's queue. mu is held.
 func (m *FileMonitor) enqueue(lg *fileLog) {
-	lg.state, lg.again = stateQueued, false
+	lg.state, lg.again, lg.written = stateQueued, false, false
 	if lg.newsAt.IsZero() {
 		lg.newsAt = time.Now()
 	}
@@ -390,6 +408,16 @@ func (m *FileMonitor) enqueue(lg *fileLog) {
 	select {
 	case q.signal <- struct{}{}:
 	default:
+	}
+}
+
+// activate lets the next tick look at a log. mu is held.
+func (m *FileMonitor) activate(lg *fileLog) {
+	lg.state = stateActive
+	m.active[lg] = struct{}{}
+	if !m.ticking {
+		m.ticking = true
+		m.wake.kick()
 	}
 }
 
@@ -586,7 +614,7 @@ func (m *FileMonitor) setWatch(lg *fileLog, writes bool) bool {
 		delete(m.byWD, lg.wd)
 		m.wake.forget(lg.wd)
 	}
-	lg.wd = wd
+	lg.wd, lg.writes = wd, writes
 	m.byWD[wd] = lg
 	return true
 }
@@ -639,44 +667,48 @@ func (m *FileMonitor) recovered(lg *fileLog) {
 	}
 }
 
-// watchLoop waits for news of any log.
+// watchLoop waits for news of any log. While logs are active it wakes for ticks,
+// and what is written meanwhile does not wake it.
 func (m *FileMonitor) watchLoop(ctx context.Context) error {
 	var events []wakeEvent
 	var logs []*fileLog // reused
 	now := time.Now()
 	nextPoll, lastTick := now.Add(pollInterval), now
+	// lately: the last tick found active logs, or something has been told since.
+	// Either may be so again in a moment, or is still in the readers' hands.
+	lately := false
 	for ctx.Err() == nil {
+		m.mu.Lock()
+		ticking := lately || len(m.active) > 0
+		m.ticking = ticking
+		m.mu.Unlock()
 		until := nextPoll
-		if m.anyActive() {
-			if t := lastTick.Add(m.cfg.Tick); t.Before(until) {
-				until = t
-			}
+		if t := lastTick.Add(m.cfg.Tick); ticking && t.Before(until) {
+			until = t
 		}
 		var err error
-		if events, err = m.wake.wait(until, events[:0]); err != nil {
+		if events, err = m.wake.wait(until, !ticking, events[:0]); err != nil {
 			if ctx.Err() != nil {
 				return nil //nolint:nilerr // closed at the end
 			}
 			return fmt.Errorf("file monitor: %w", err)
 		}
+		m.mu.Lock()
+		m.ticking = true
+		m.mu.Unlock()
 		overflow := m.handle(events)
 		now := time.Now()
 		if !now.Before(lastTick.Add(m.cfg.Tick)) {
 			lastTick = now
-			logs = m.tick(logs[:0])
+			logs, lately = m.tick(logs[:0])
 		}
+		lately = lately || len(events) > 0
 		if overflow || !now.Before(nextPoll) {
 			nextPoll = now.Add(pollInterval)
 			logs = m.poll(logs[:0])
 		}
 	}
 	return nil
-}
-
-func (m *FileMonitor) anyActive() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.active) > 0
 }
 
 // handle acts on notifications, and reports whether some were lost.
@@ -697,7 +729,7 @@ func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
 		if e.ended {
 			delete(m.byWD, e.wd)
 			if lg.wd == e.wd {
-				lg.wd, lg.blind = -1, true
+				lg.wd, lg.writes, lg.blind = -1, false, true
 			}
 		}
 		state := lg.state
@@ -709,14 +741,27 @@ func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
 			}
 		case e.appeared || e.ended:
 			m.handleLogRotation(lg)
-		case e.written && state == stateIdle:
-			m.setWatch(lg, false)
-			m.mu.Lock()
-			m.news(lg)
-			m.mu.Unlock()
+		case e.written:
+			m.written(lg)
 		}
 	}
 	return overflow
+}
+
+// written lets the next tick look at a log that was written to: not at once, since
+// of many quiet logs some are written to all the time. Where nothing was active of
+// late the tick is due.
+func (m *FileMonitor) written(lg *fileLog) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch lg.state {
+	case stateIdle:
+		m.activate(lg)
+	case stateQueued, stateReading:
+		lg.written = true
+	case stateActive, stateClosed, stateOpening, stateHeld, stateFailed, stateGone:
+		// It is read anyway, or somebody else decides when.
+	}
 }
 
 // countCreated counts new log files before any is looked for: a look finds those
@@ -725,7 +770,7 @@ func (m *FileMonitor) countCreated(events []wakeEvent) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range events {
-		if e.overflow {
+		if e.overflow && !e.written {
 			for _, lg := range m.logs {
 				lg.blind = true
 			}
@@ -814,22 +859,31 @@ func (m *FileMonitor) cannotLook(err error) {
 	}
 }
 
-// tick looks at the logs that have been written to a moment ago.
-func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
+// tick lets the logs be read that are busy or have been written to, and changes
+// the watch of those that have become busy or quiet.
+//
+// It reports whether there were any. logs is memory to use.
+func (m *FileMonitor) tick(logs []*fileLog) (_ []*fileLog, found bool) {
+	// All at once, so that each reader finds all of its lane's and makes one batch
+	// of them.
 	m.mu.Lock()
+	found = len(m.active) > 0
 	for lg := range m.active {
-		logs = append(logs, lg)
+		if lg.writes && lg.busy >= busyReads || !lg.writes && lg.quiet >= quietTicks {
+			logs = append(logs, lg)
+		}
+		if lg.writes || lg.quiet < quietTicks {
+			delete(m.active, lg)
+			m.enqueue(lg) // the read itself tells whether there is any
+		}
 	}
 	m.mu.Unlock()
 	for _, lg := range logs {
 		m.mu.Lock()
-		t := lg.tail // it may be let go meanwhile
-		watch := lg.state == stateActive && lg.quiet >= quietTicks
-		if lg.state == stateActive && !watch {
-			m.enqueue(lg) // the read itself tells whether there is any
-		}
+		t, busy := lg.tail, lg.writes // it may be let go meanwhile
 		m.mu.Unlock()
-		if !watch {
+		if busy { // of late
+			m.setWatch(lg, false)
 			continue
 		}
 		// Watch first, then look once more: a write between the two is told
@@ -840,7 +894,7 @@ func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
 		idle := quiet && lg.state == stateActive
 		if idle {
 			delete(m.active, lg)
-			lg.state = stateIdle
+			lg.state, lg.busy = stateIdle, 0
 		} else {
 			m.news(lg)
 		}
@@ -849,7 +903,7 @@ func (m *FileMonitor) tick(logs []*fileLog) []*fileLog {
 			m.setWatch(lg, false)
 		}
 	}
-	return logs
+	return logs, found
 }
 
 // poll is the safety net: it looks at every log, and counts what notifications
@@ -907,7 +961,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 	}
 	// What has been told meanwhile was not missed.
 	var told map[*fileLog]bool
-	if events, err := m.wake.wait(now, nil); err == nil && len(events) > 0 {
+	if events, err := m.wake.wait(now, false, nil); err == nil && len(events) > 0 {
 		told = make(map[*fileLog]bool, len(events))
 		m.mu.Lock()
 		for _, e := range events {
@@ -978,8 +1032,8 @@ func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
 				return nil //nolint:nilerr // ctx has ended
 			}
 			for lg != nil {
-				m.read(j, lg, b, buf)
-				if b.Size()+readBytes > m.cfg.BatchBytes || ctx.Err() != nil {
+				m.read(j, lg, b, buf[:min(readBytes, max(minReadBytes, m.cfg.BatchBytes-b.Size()))])
+				if b.Size()+minReadBytes > m.cfg.BatchBytes || ctx.Err() != nil {
 					break
 				}
 				lg = m.take(lane)
@@ -1001,7 +1055,6 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	if lg.src.Held.Load() {
 		m.mu.Lock()
 		lg.state = stateHeld
-		delete(m.active, lg)
 		if !lg.src.Held.Load() { // let go before it could be waked
 			m.enqueue(lg)
 		}
@@ -1051,7 +1104,6 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	if r.err != nil {
 		m.failedBy(lg, fmt.Errorf("log of container %s: %w", lg.name, r.err))
 		lg.state = stateFailed
-		delete(m.active, lg)
 		m.mu.Unlock()
 		return
 	}
@@ -1059,6 +1111,11 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	lg.fails = 0
 	if lg.quiet++; r.news {
 		lg.quiet = 0
+		now := time.Now()
+		if lg.busy++; now.Sub(lg.newsRead) >= 2*m.cfg.Tick {
+			lg.busy = 1
+		}
+		lg.newsRead = now
 	}
 	switch {
 	case !lg.over && (r.more || lg.again):
@@ -1070,12 +1127,11 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 		m.letGo(lg, removed)
 		return
 	default:
-		lg.state, lg.newsAt = stateActive, time.Time{}
-		if _, ticking := m.active[lg]; !ticking {
-			m.active[lg] = struct{}{}
-			if len(m.active) == 1 {
-				m.wake.kick() // ticks are needed now
-			}
+		lg.newsAt = time.Time{}
+		if lg.writes && !lg.written && lg.busy < busyReads {
+			lg.state = stateIdle // what is written since the read will be told
+		} else {
+			m.activate(lg)
 		}
 	}
 	m.mu.Unlock()
@@ -1109,7 +1165,6 @@ func (m *FileMonitor) letGo(lg *fileLog, removed bool) {
 		return
 	}
 	// It has been started meanwhile, and goes on from its position.
-	delete(m.active, lg)
 	m.close(lg, reason)
 	lg.tail, lg.placed, lg.state = nil, false, stateClosed
 	m.mu.Unlock()

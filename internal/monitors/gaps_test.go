@@ -52,7 +52,7 @@ func TestFileGaps(t *testing.T) {
 					write()
 				}
 				before := f.m.gapAt
-				events, err := n.wait(time.Now().Add(time.Minute), nil)
+				events, err := n.wait(time.Now().Add(time.Minute), true, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -85,7 +85,7 @@ func TestFileGapsAtTheStart(t *testing.T) {
 		w.Rotate()
 		w.Finish()
 	}
-	events, err := n.wait(time.Now().Add(time.Minute), nil)
+	events, err := n.wait(time.Now().Add(time.Minute), true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

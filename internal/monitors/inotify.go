@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,9 @@ type wakeSource interface {
 	// forget ends a watch. Events under way may still come.
 	forget(wd int)
 	// wait gives what has happened, appended to events, waiting for it until a
-	// time or a kick.
-	wait(until time.Time, events []wakeEvent) ([]wakeEvent, error)
+	// time or a kick. Without writes it goes on waiting when only data has been
+	// written.
+	wait(until time.Time, writes bool, events []wakeEvent) ([]wakeEvent, error)
 	// kick ends the present wait, or the next.
 	kick()
 	close() error
@@ -37,45 +39,104 @@ type wakeEvent struct {
 	created  bool // and it is a new log
 	written  bool // data was written
 	ended    bool // the watch is no more: the directory is gone
-	overflow bool // events were lost; wd says nothing
+	// overflow: events were lost; wd says nothing. With written they were of
+	// writes alone.
+	overflow bool
 }
 
-// inotify is the kernel's wakeSource. There is one watch per container, on its
-// directory: that of a quiet log tells of writes, that of a busy one only of
-// rotations, since an event per line costs more than reading the line.
-// golang.org/x/sys is used directly for this change of masks; see
+// inotify is the kernel's wakeSource: two instances, since the one must wake at once
+// and the other need not. There is one watch per container of files that appear, and
+// one more of writes while its log is quiet. golang.org/x/sys is used directly; see
 // docs/adr/0002-one-inotify-watch-per-container.md.
+//
+//	files  --+
+//	         +--> gate (epoll) --> the runtime's poller
+//	writes --+    one event, then none until wait lets it through again
 type inotify struct {
-	f *os.File
-	// fd is f's descriptor; f stays open while anything uses it.
-	fd  int
-	buf []byte
+	gate *os.File // in the runtime's poller
+	conn syscall.RawConn
+	// The descriptors; open while gate is.
+	gateFD, filesFD, writesFD int
+	buf                       []byte
 
-	// mu orders kick and wait's new deadline.
-	mu     sync.Mutex
-	kicked bool
+	// mu orders kick and wait's new deadline, keeps the descriptors from being closed
+	// while they are used, and guards the maps.
+	mu             sync.Mutex
+	kicked, closed bool
+	// A watch of writes by that of files, and the other way.
+	writesOf, filesOf map[int]int
 }
 
-func newInotify() (*inotify, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		hint := ""
-		if errors.Is(err, unix.EMFILE) {
-			hint = ": raise fs.inotify.max_user_instances"
+func newInotify() (_ *inotify, err error) {
+	n := &inotify{buf: make([]byte, 64<<10), writesOf: make(map[int]int), filesOf: make(map[int]int), filesFD: -1, writesFD: -1}
+	defer func() {
+		if err != nil {
+			for _, fd := range []int{n.filesFD, n.writesFD} {
+				if fd >= 0 {
+					_ = unix.Close(fd)
+				}
+			}
 		}
-		return nil, fmt.Errorf("inotify_init1: %w%s", err, hint)
+	}()
+	for _, fd := range []*int{&n.filesFD, &n.writesFD} {
+		if *fd, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
+			hint := ""
+			if errors.Is(err, unix.EMFILE) {
+				hint = ": raise fs.inotify.max_user_instances"
+			}
+			return nil, fmt.Errorf("inotify_init1: %w%s", err, hint)
+		}
 	}
-	return &inotify{f: os.NewFile(uintptr(fd), "inotify"), fd: fd, buf: make([]byte, 64<<10)}, nil
+	gate, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	n.gateFD = gate
+	if err = unix.SetNonblock(gate, true); err == nil { // for os.NewFile to poll it
+		err = unix.EpollCtl(gate, unix.EPOLL_CTL_ADD, n.filesFD, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(n.filesFD)})
+	}
+	if err == nil {
+		err = unix.EpollCtl(gate, unix.EPOLL_CTL_ADD, n.writesFD, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(n.writesFD)})
+	}
+	if err != nil {
+		_ = unix.Close(gate)
+		return nil, fmt.Errorf("set up epoll: %w", err)
+	}
+	n.gate = os.NewFile(uintptr(gate), "inotify")
+	if n.conn, err = n.gate.SyscallConn(); err != nil {
+		_ = n.gate.Close()
+		return nil, err
+	}
+	return n, nil
 }
 
 func (n *inotify) watch(dir string, writes bool) (int, error) {
 	// IN_DELETE is of no use itself, but keeps the kernel from taking two logs
 	// created one after the other for one event.
-	mask := uint32(unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK)
-	if writes {
-		mask |= unix.IN_MODIFY
+	const files = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return -1, os.ErrClosed
 	}
-	wd, err := unix.InotifyAddWatch(n.fd, dir, mask)
+	wd, err := addWatch(n.filesFD, dir, files)
+	if err != nil {
+		return -1, err
+	}
+	if !writes {
+		n.noWrites(wd)
+		return wd, nil
+	}
+	w, err := addWatch(n.writesFD, dir, unix.IN_MODIFY|unix.IN_ONLYDIR|unix.IN_EXCL_UNLINK)
+	if err != nil {
+		return -1, err
+	}
+	n.writesOf[wd], n.filesOf[w] = w, wd
+	return wd, nil
+}
+
+func addWatch(fd int, dir string, mask uint32) (int, error) {
+	wd, err := unix.InotifyAddWatch(fd, dir, mask)
 	if err != nil {
 		hint := ""
 		if errors.Is(err, unix.ENOSPC) {
@@ -86,60 +147,132 @@ func (n *inotify) watch(dir string, writes bool) (int, error) {
 	return wd, nil
 }
 
+// noWrites ends the watch of writes that goes with one of files. mu is held.
+func (n *inotify) noWrites(wd int) {
+	if w, ok := n.writesOf[wd]; ok {
+		delete(n.writesOf, wd)
+		delete(n.filesOf, w)
+		// EINVAL: the directory is gone, and the watch with it.
+		_, _ = unix.InotifyRmWatch(n.writesFD, uint32(w))
+	}
+}
+
 func (n *inotify) forget(wd int) {
-	// EINVAL: the directory is gone, and the watch with it.
-	_, _ = unix.InotifyRmWatch(n.fd, uint32(wd))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
+	}
+	n.noWrites(wd)
+	_, _ = unix.InotifyRmWatch(n.filesFD, uint32(wd)) // EINVAL: as above
 }
 
 func (n *inotify) kick() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.kicked = true
-	_ = n.f.SetReadDeadline(time.Unix(1, 0)) // fails only once closed
+	_ = n.gate.SetReadDeadline(time.Unix(1, 0)) // fails only once closed
 }
 
-func (n *inotify) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error) {
+func (n *inotify) wait(until time.Time, writes bool, events []wakeEvent) ([]wakeEvent, error) {
+	if writes {
+		if err := unix.EpollCtl(n.gateFD, unix.EPOLL_CTL_MOD, n.writesFD, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(n.writesFD)}); err != nil {
+			return events, fmt.Errorf("rearm inotify: %w", err)
+		}
+	}
 	n.mu.Lock()
 	if n.kicked {
 		until = time.Unix(1, 0)
 		n.kicked = false
 	}
-	err := n.f.SetReadDeadline(until)
+	err := n.gate.SetReadDeadline(until)
 	n.mu.Unlock()
 	if err != nil {
 		return events, err
 	}
-	k, err := n.f.Read(n.buf)
+	var ready [2]unix.EpollEvent
+	var failed error
+	err = n.conn.Read(func(fd uintptr) bool {
+		k, err := unix.EpollWait(int(fd), ready[:], 0)
+		if err != nil && err != unix.EINTR {
+			failed = err
+		}
+		return k > 0 || failed != nil
+	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		n.mu.Lock()
 		n.kicked = false
 		n.mu.Unlock()
-		return n.drain(events)
+		err = nil
 	}
-	if err != nil {
-		return events, fmt.Errorf("read inotify: %w", err)
+	if err = errors.Join(err, failed); err != nil {
+		return events, fmt.Errorf("wait for inotify: %w", err)
 	}
-	return parseInotify(n.buf[:k], events), nil
+	return n.drain(events)
 }
 
-// drain takes what is there without waiting. A deadline in the past lets
-// os.File give up before it has read anything.
+// drain takes what is there without waiting. All of it, since what is left of the
+// writes would wait for the next tick.
 func (n *inotify) drain(events []wakeEvent) ([]wakeEvent, error) {
-	for {
-		k, err := unix.Read(n.fd, n.buf)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			return events, nil
-		case err != nil:
-			return events, fmt.Errorf("read inotify: %w", err)
+	for _, fd := range []int{n.filesFD, n.writesFD} {
+		for {
+			k, err := unix.Read(fd, n.buf)
+			if err == unix.EINTR {
+				continue
+			}
+			if err == unix.EAGAIN {
+				break
+			}
+			if err != nil {
+				return events, fmt.Errorf("read inotify: %w", err)
+			}
+			from := len(events)
+			events = parseInotify(n.buf[:k], events)
+			if fd == n.writesFD {
+				events = n.named(events, from)
+			}
+			if k < len(n.buf)-unix.SizeofInotifyEvent-unix.NAME_MAX-1 {
+				break // that was all
+			}
 		}
-		return parseInotify(n.buf[:k], events), nil
 	}
+	return events, nil
 }
 
-func (n *inotify) close() error { return n.f.Close() }
+// named gives events of writes the watches of files, and drops those of watches that
+// have ended.
+func (n *inotify) named(events []wakeEvent, from int) []wakeEvent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	kept := events[:from]
+	for _, e := range events[from:] {
+		wd, ok := n.filesOf[e.wd]
+		switch {
+		case e.overflow:
+			e.written = true
+		case e.ended && ok:
+			delete(n.filesOf, e.wd)
+			delete(n.writesOf, wd)
+			continue
+		case !ok || e.ended:
+			continue
+		default:
+			e.wd = wd
+		}
+		kept = append(kept, e)
+	}
+	return kept
+}
+
+func (n *inotify) close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return os.ErrClosed
+	}
+	n.closed = true
+	return errors.Join(n.gate.Close(), unix.Close(n.filesFD), unix.Close(n.writesFD))
+}
 
 // logSuffix ends the name of a json-file log (moby, daemon/logger/jsonfilelog).
 var logSuffix = []byte("-json.log")
@@ -192,7 +325,7 @@ func (p *pollOnly) kick() {
 	}
 }
 
-func (p *pollOnly) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error) {
+func (p *pollOnly) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEvent, error) {
 	t := time.NewTimer(time.Until(until))
 	defer t.Stop()
 	select {
@@ -234,7 +367,7 @@ type outside struct {
 func (o outside) watch(dir string, writes bool) (int, error) { return o.Watch(dir, writes) }
 func (o outside) forget(wd int)                              { o.Forget(wd) }
 
-func (o outside) wait(until time.Time, events []wakeEvent) ([]wakeEvent, error) {
+func (o outside) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEvent, error) {
 	for _, e := range o.Wait(until, o.kicks) {
 		events = append(events, wakeEvent{wd: e.WD, appeared: e.Appeared, created: e.Created, written: e.Written, ended: e.Ended, overflow: e.Overflow})
 	}

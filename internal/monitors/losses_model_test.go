@@ -174,7 +174,7 @@ func (m *lossModel) rotate() {
 }
 
 func (m *lossModel) handle() {
-	events, _ := m.wake.wait(time.Time{}, nil)
+	events, _ := m.wake.wait(time.Time{}, true, nil)
 	m.m.handle(events)
 }
 

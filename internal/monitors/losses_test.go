@@ -104,7 +104,7 @@ func (r *rotatingLog) rotate() {
 }
 
 func (r *rotatingLog) handle() {
-	events, _ := r.wake.wait(time.Time{}, nil)
+	events, _ := r.wake.wait(time.Time{}, true, nil)
 	r.m.handle(events)
 }
 

@@ -474,7 +474,7 @@ func (m *model) tell() {
 func (m *model) kernel() {
 	switch rapid.IntRange(0, 3).Draw(m.rt, "wake") {
 	case 0:
-		events, _ := m.wake.wait(time.Time{}, nil)
+		events, _ := m.wake.wait(time.Time{}, true, nil)
 		m.fm.handle(events)
 	case 1:
 		m.fm.poll(nil)
