@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,14 +15,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/log-capturer/log_capturer/internal/disk/casetest"
 	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 )
-
-var update = flag.Bool("update", false, "write the want files of testdata anew; look at the difference")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -497,53 +495,32 @@ log_capturer_positions_writes_total 1
 // what happened to the journal, and in want what the agent must make of it: the
 // counts, and the journal it leaves.
 func TestCases(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*/" + journalName)
-	must(t, err)
-	if len(cases) < 8 {
-		t.Fatalf("only %d cases", len(cases))
-	}
-	for _, name := range cases {
-		src := filepath.Dir(name)
-		t.Run(filepath.Base(src), func(t *testing.T) {
-			readme, err := os.ReadFile(filepath.Join(src, "README"))
-			if err != nil || len(readme) < 20 {
-				t.Fatalf("a case says what it is: %v", err)
-			}
-			data, err := os.ReadFile(name)
+	casetest.Run(t, 8, func(t *testing.T, c casetest.Case) []byte {
+		dir := t.TempDir()
+		c.Copy(t, dir)
+		data, err := os.ReadFile(filepath.Join(dir, journalName))
+		must(t, err)
+		var out bytes.Buffer
+		s := openDir(t, dir, slog.New(slog.NewTextHandler(&out, nil)))
+		after, err := os.ReadFile(filepath.Join(dir, journalName))
+		must(t, err)
+		copies, err := filepath.Glob(filepath.Join(dir, journalName+".*"))
+		must(t, err)
+		kinds := "none"
+		if len(copies) == 1 {
+			kinds, _, _ = strings.Cut(strings.TrimPrefix(copies[0], filepath.Join(dir, journalName)+"."), "-2025")
+			kept, err := os.ReadFile(copies[0])
 			must(t, err)
-			dir := t.TempDir()
-			must(t, os.WriteFile(filepath.Join(dir, journalName), data, 0o600))
-			var out bytes.Buffer
-			s := openDir(t, dir, slog.New(slog.NewTextHandler(&out, nil)))
-			after, err := os.ReadFile(filepath.Join(dir, journalName))
-			must(t, err)
-			copies, err := filepath.Glob(filepath.Join(dir, journalName+".*"))
-			must(t, err)
-			kinds := "none"
-			if len(copies) == 1 {
-				kinds, _, _ = strings.Cut(strings.TrimPrefix(copies[0], filepath.Join(dir, journalName)+"."), "-2025")
-				kept, err := os.ReadFile(copies[0])
-				must(t, err)
-				if !bytes.Equal(kept, data) {
-					t.Error("the copy is not the journal")
-				}
-			} else if len(copies) > 1 {
-				t.Errorf("copies %v", copies)
+			if !bytes.Equal(kept, data) {
+				t.Error("the copy is not the journal")
 			}
-			got := fmt.Sprintf("damaged=%v torn=%v unknown=%v copy=%s warnings=%d\n%s",
-				testutil.ToFloat64(s.m.badRecords), testutil.ToFloat64(s.m.tornTails), testutil.ToFloat64(s.m.unknownRecords), kinds,
-				strings.Count(out.String(), "level=WARN")+strings.Count(out.String(), "level=ERROR"), after)
-			want := filepath.Join(src, "want")
-			if *update {
-				must(t, os.WriteFile(want, []byte(got), 0o644))
-			}
-			expected, err := os.ReadFile(want)
-			must(t, err)
-			if got != string(expected) {
-				t.Errorf("got\n%s\nwant\n%s", got, expected)
-			}
-		})
-	}
+		} else if len(copies) > 1 {
+			t.Errorf("copies %v", copies)
+		}
+		return fmt.Appendf(nil, "damaged=%v torn=%v unknown=%v copy=%s warnings=%d\n%s",
+			testutil.ToFloat64(s.m.badRecords), testutil.ToFloat64(s.m.tornTails), testutil.ToFloat64(s.m.unknownRecords), kinds,
+			strings.Count(out.String(), "level=WARN")+strings.Count(out.String(), "level=ERROR"), after)
+	})
 }
 
 func TestOnlyThreeCopiesAreKept(t *testing.T) {

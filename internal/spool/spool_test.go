@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math"
@@ -19,13 +18,12 @@ import (
 	"time"
 
 	"github.com/log-capturer/log_capturer/internal/disk"
+	"github.com/log-capturer/log_capturer/internal/disk/casetest"
 	"github.com/log-capturer/log_capturer/internal/disk/disktest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 )
-
-var update = flag.Bool("update", false, "write the want files of testdata anew; look at the difference")
 
 var t0 = time.Date(2025, 11, 7, 12, 0, 0, 0, time.UTC)
 
@@ -99,99 +97,68 @@ func wantNothing(t testing.TB, l *Lane) {
 // TestCases opens the directories of testdata. Each has a README that says what
 // happened to it; want is what is made of it.
 func TestCases(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*/README")
-	must(t, err)
-	if len(cases) < 20 {
-		t.Fatalf("only %d cases found", len(cases))
-	}
-	for _, readme := range cases {
-		dir := filepath.Dir(readme)
-		t.Run(filepath.Base(dir), func(t *testing.T) {
-			data := t.TempDir()
-			lane := filepath.Join(data, dirName, laneDir(0))
-			must(t, os.MkdirAll(lane, 0o700))
-			entries, err := os.ReadDir(dir)
+	casetest.Run(t, 20, func(t *testing.T, c casetest.Case) []byte {
+		data := t.TempDir()
+		lane := filepath.Join(data, dirName, laneDir(0))
+		must(t, os.MkdirAll(lane, 0o700))
+		c.Copy(t, lane)
+		var log bytes.Buffer
+		s, err := Open(Config{Dir: data, Lanes: 1, Logger: casetest.Logger(&log)})
+		must(t, err)
+		var got bytes.Buffer
+		h := s.Health()
+		fmt.Fprintf(&got, "opened: %d frames, %d records\n", h.Frames, h.Records)
+		list := func(when string) {
+			fmt.Fprintf(&got, "files %s: %s\n", when, strings.Join(names(t, s), " "))
+		}
+		list("after opening")
+		l := s.Lane(0)
+		for {
+			f, ok, err := l.Next(nil)
 			must(t, err)
-			for _, e := range entries {
-				if e.Name() != "README" && e.Name() != "want" {
-					b, err := os.ReadFile(filepath.Join(dir, e.Name()))
-					must(t, err)
-					must(t, os.WriteFile(filepath.Join(lane, e.Name()), b, 0o600))
-				}
+			if !ok {
+				break
 			}
-			var log bytes.Buffer
-			s, err := Open(Config{Dir: data, Lanes: 1, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
-				ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-					if a.Key != slog.MessageKey && a.Key != slog.LevelKey {
-						return slog.Attr{}
-					}
-					return a
-				},
-			}))})
-			must(t, err)
-			var got bytes.Buffer
-			h := s.Health()
-			fmt.Fprintf(&got, "opened: %d frames, %d records\n", h.Frames, h.Records)
-			list := func(when string) {
-				fmt.Fprintf(&got, "files %s: %s\n", when, strings.Join(names(t, s), " "))
+			fmt.Fprintf(&got, "frame %d: %q, %d records, oldest %d\n", f.Seq, f.Payload, f.Records, f.Oldest)
+			must(t, l.Ack(f.Seq))
+		}
+		for _, m := range []struct {
+			name string
+			c    prometheus.Counter
+		}{
+			{"frames lost", s.m.lostFrames},
+			{"records lost", s.m.lostRecords},
+			{"torn", s.m.torn},
+			{"set aside", s.m.setAside},
+			{"damaged cursors", s.m.damagedCursors},
+		} {
+			if v := testutil.ToFloat64(m.c); v != 0 {
+				fmt.Fprintf(&got, "%s: %v\n", m.name, v)
 			}
-			list("after opening")
-			l := s.Lane(0)
-			for {
-				f, ok, err := l.Next(nil)
-				must(t, err)
-				if !ok {
-					break
-				}
-				fmt.Fprintf(&got, "frame %d: %q, %d records, oldest %d\n", f.Seq, f.Payload, f.Records, f.Oldest)
-				must(t, l.Ack(f.Seq))
-			}
-			for _, m := range []struct {
-				name string
-				c    prometheus.Counter
-			}{
-				{"frames lost", s.m.lostFrames},
-				{"records lost", s.m.lostRecords},
-				{"torn", s.m.torn},
-				{"set aside", s.m.setAside},
-				{"damaged cursors", s.m.damagedCursors},
-			} {
-				if v := testutil.ToFloat64(m.c); v != 0 {
-					fmt.Fprintf(&got, "%s: %v\n", m.name, v)
-				}
-			}
-			if h := s.Health(); h.Frames != 0 || h.Records != 0 || h.State != Empty {
-				t.Errorf("read to the end, and yet %+v", h)
-			}
-			list("at the end")
-			must(t, l.Append(frame("new")))
-			seqs := wantNext(t, l, "new")
-			fmt.Fprintf(&got, "next number: %d\n", seqs[0])
-			must(t, s.Close())
-			got.WriteString(log.String())
+		}
+		if h := s.Health(); h.Frames != 0 || h.Records != 0 || h.State != Empty {
+			t.Errorf("read to the end, and yet %+v", h)
+		}
+		list("at the end")
+		must(t, l.Append(frame("new")))
+		seqs := wantNext(t, l, "new")
+		fmt.Fprintf(&got, "next number: %d\n", seqs[0])
+		must(t, s.Close())
+		got.WriteString(log.String())
 
-			// The next start finds what was appended, and nothing to complain of.
-			log.Reset()
-			s, err = Open(Config{Dir: data, Lanes: 1, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
-			must(t, err)
-			wantNext(t, s.Lane(0), "new")
-			wantNothing(t, s.Lane(0))
-			must(t, s.Close())
-			if log.Len() > 0 {
-				t.Errorf("the second start says %s", log.String())
-			}
+		// The next start finds what was appended, and nothing to complain of.
+		log.Reset()
+		s, err = Open(Config{Dir: data, Lanes: 1, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		must(t, err)
+		wantNext(t, s.Lane(0), "new")
+		wantNothing(t, s.Lane(0))
+		must(t, s.Close())
+		if log.Len() > 0 {
+			t.Errorf("the second start says %s", log.String())
+		}
 
-			want := filepath.Join(dir, "want")
-			if *update {
-				must(t, os.WriteFile(want, got.Bytes(), 0o600))
-			}
-			b, err := os.ReadFile(want)
-			must(t, err)
-			if got.String() != string(b) {
-				t.Errorf("got\n%swant\n%s", got.String(), b)
-			}
-		})
-	}
+		return got.Bytes()
+	})
 }
 
 func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
