@@ -472,7 +472,7 @@ func TestContainerMonitorEvents(t *testing.T) {
 	}
 	// Started: lines may be there before the event. It is gone at once (--rm).
 	c.write("a", jsonEntry("stdout", "1\n", at(1)))
-	c.wake.tell(filepath.Join(c.dir, "a"), wakeEvent{appeared: true})
+	c.wake.tell(filepath.Join(c.dir, "a"), WakeEvent{Appeared: true})
 	events, _ := c.wake.wait(time.Time{}, true, nil)
 	c.m.handle(events)
 	c.engine.remove("a")

@@ -81,7 +81,7 @@ type fakeWake struct {
 	next    int
 	dirs    map[string]int
 	writes  map[int]bool
-	queue   []wakeEvent
+	queue   []WakeEvent
 	arrived chan struct{} // holds one
 	kicks   chan struct{} // holds one
 	failing error         // given by watch
@@ -141,7 +141,7 @@ func (w *fakeWake) close() error {
 	return nil
 }
 
-func (w *fakeWake) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEvent, error) {
+func (w *fakeWake) wait(until time.Time, _ bool, events []WakeEvent) ([]WakeEvent, error) {
 	if d := time.Until(until); d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
@@ -160,14 +160,14 @@ func (w *fakeWake) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEven
 
 // tell queues what the kernel would say of a directory: nothing if it is not
 // watched (for that).
-func (w *fakeWake) tell(dir string, e wakeEvent) (told bool) {
+func (w *fakeWake) tell(dir string, e WakeEvent) (told bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	wd, ok := w.dirs[dir]
-	if !ok || e.written && !w.writes[wd] {
+	if !ok || e.Written && !w.writes[wd] {
 		return false
 	}
-	e.wd = wd
+	e.WD = wd
 	w.queue = append(w.queue, e)
 	signal(w.arrived)
 	return true

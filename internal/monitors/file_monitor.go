@@ -670,7 +670,7 @@ func (m *FileMonitor) recovered(lg *fileLog) {
 // watchLoop waits for news of any log. While logs are active it wakes for ticks,
 // and what is written meanwhile does not wake it.
 func (m *FileMonitor) watchLoop(ctx context.Context) error {
-	var events []wakeEvent
+	var events []WakeEvent
 	var logs []*fileLog // reused
 	now := time.Now()
 	nextPoll, lastTick := now.Add(pollInterval), now
@@ -712,23 +712,23 @@ func (m *FileMonitor) watchLoop(ctx context.Context) error {
 }
 
 // handle acts on notifications, and reports whether some were lost.
-func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
+func (m *FileMonitor) handle(events []WakeEvent) (overflow bool) {
 	m.cfg.Metrics.events.Add(float64(len(events)))
 	m.countCreated(events)
 	for _, e := range events {
-		if e.overflow {
+		if e.Overflow {
 			overflow = true
 			continue
 		}
 		m.mu.Lock()
-		lg := m.byWD[e.wd]
+		lg := m.byWD[e.WD]
 		if lg == nil {
 			m.mu.Unlock()
 			continue
 		}
-		if e.ended {
-			delete(m.byWD, e.wd)
-			if lg.wd == e.wd {
+		if e.Ended {
+			delete(m.byWD, e.WD)
+			if lg.wd == e.WD {
 				lg.wd, lg.writes, lg.blind = -1, false, true
 			}
 		}
@@ -736,12 +736,12 @@ func (m *FileMonitor) handle(events []wakeEvent) (overflow bool) {
 		m.mu.Unlock()
 		switch {
 		case state == stateClosed || state == stateOpening:
-			if e.appeared {
+			if e.Appeared {
 				m.open(lg)
 			}
-		case e.appeared || e.ended:
+		case e.Appeared || e.Ended:
 			m.handleLogRotation(lg)
-		case e.written:
+		case e.Written:
 			m.written(lg)
 		}
 	}
@@ -766,15 +766,15 @@ func (m *FileMonitor) written(lg *fileLog) {
 
 // countCreated counts new log files before any is looked for: a look finds those
 // of the notifications behind it as well.
-func (m *FileMonitor) countCreated(events []wakeEvent) {
+func (m *FileMonitor) countCreated(events []WakeEvent) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range events {
-		if e.overflow && !e.written {
+		if e.Overflow && !e.Written {
 			for _, lg := range m.logs {
 				lg.blind = true
 			}
-		} else if lg := m.byWD[e.wd]; e.created && lg != nil {
+		} else if lg := m.byWD[e.WD]; e.Created && lg != nil {
 			lg.created++
 		}
 	}
@@ -965,7 +965,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 		told = make(map[*fileLog]bool, len(events))
 		m.mu.Lock()
 		for _, e := range events {
-			if lg := m.byWD[e.wd]; lg != nil {
+			if lg := m.byWD[e.WD]; lg != nil {
 				told[lg] = true
 			}
 		}

@@ -74,7 +74,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		synctest.Wait()
 		f.wantMetric("files_monitored", 1)
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
-		f.wake.tell(dir, wakeEvent{appeared: true})
+		f.wake.tell(dir, WakeEvent{Appeared: true})
 		synctest.Wait()
 		f.want("1")
 
@@ -94,7 +94,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 			t.Errorf("quiet log: watched %v, writes %v, state %d", ok, writes, f.state("c"))
 		}
 		f.write("c", jsonEntry("stdout", "3\n", at(3)))
-		f.wake.tell(dir, wakeEvent{written: true})
+		f.wake.tell(dir, WakeEvent{Written: true})
 		synctest.Wait()
 		f.want("3")
 		f.wantMetric("file_events_missed_total", 0)
@@ -125,7 +125,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.write("c", jsonEntry("stdout", "6\n", at(6)))
-		f.wake.tell(dir, wakeEvent{appeared: true})
+		f.wake.tell(dir, WakeEvent{Appeared: true})
 		synctest.Wait()
 		f.want("6")
 		time.Sleep(3 * pollInterval)
@@ -135,7 +135,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		// Notifications overflow: looked at once, not in 2 s.
 		f.write("c", jsonEntry("stdout", "7\n", at(7)))
 		f.wake.mu.Lock()
-		f.wake.queue = append(f.wake.queue, wakeEvent{overflow: true, wd: -1})
+		f.wake.queue = append(f.wake.queue, WakeEvent{Overflow: true, WD: -1})
 		signal(f.wake.arrived)
 		f.wake.mu.Unlock()
 		synctest.Wait()
@@ -180,7 +180,7 @@ func TestFileMonitorRemoval(t *testing.T) {
 		if err := os.RemoveAll(filepath.Dir(info.LogPath)); err != nil {
 			t.Fatal(err)
 		}
-		f.wake.tell(filepath.Dir(info.LogPath), wakeEvent{ended: true})
+		f.wake.tell(filepath.Dir(info.LogPath), WakeEvent{Ended: true})
 		f.m.containerRemoved("c")
 		synctest.Wait()
 		lines := f.outlet.take()
@@ -525,43 +525,43 @@ func TestInotify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait := func() wakeEvent {
+	wait := func() WakeEvent {
 		t.Helper()
 		events, err := n.wait(time.Now().Add(10*time.Second), true, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var all wakeEvent
+		var all WakeEvent
 		for _, e := range events {
-			all.wd = e.wd
-			all.appeared = all.appeared || e.appeared
-			all.written = all.written || e.written
-			all.ended = all.ended || e.ended
+			all.WD = e.WD
+			all.Appeared = all.Appeared || e.Appeared
+			all.Written = all.Written || e.Written
+			all.Ended = all.Ended || e.Ended
 		}
 		return all
 	}
 	path := filepath.Join(dir, "f")
 	appendTo(t, path, "x")
-	if e := wait(); e != (wakeEvent{wd: wd, appeared: true}) {
+	if e := wait(); e != (WakeEvent{WD: wd, Appeared: true}) {
 		t.Errorf("created: %+v", e)
 	}
 	if again, err := n.watch(dir, true); err != nil || again != wd {
 		t.Errorf("watched again: %d, %v", again, err)
 	}
 	appendTo(t, path, "x")
-	if e := wait(); e != (wakeEvent{wd: wd, written: true}) {
+	if e := wait(); e != (WakeEvent{WD: wd, Written: true}) {
 		t.Errorf("written: %+v", e)
 	}
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	if e := wait(); e != (wakeEvent{wd: wd, appeared: true}) {
+	if e := wait(); e != (WakeEvent{WD: wd, Appeared: true}) {
 		t.Errorf("renamed: %+v", e)
 	}
 	// A kick ends the wait, and hides nothing.
 	n.kick()
 	appendTo(t, path+".1", "x")
-	if e := wait(); !e.written && !wait().written {
+	if e := wait(); !e.Written && !wait().Written {
 		t.Error("an event was lost with a kick")
 	}
 	n.kick()
@@ -572,7 +572,7 @@ func TestInotify(t *testing.T) {
 		t.Errorf("nothing has happened: %v, %v", events, err)
 	}
 	n.forget(wd)
-	if e := wait(); !e.ended {
+	if e := wait(); !e.Ended {
 		t.Errorf("forgotten: %+v", e)
 	}
 	n.forget(wd) // once more

@@ -26,22 +26,22 @@ type wakeSource interface {
 	// wait gives what has happened, appended to events, waiting for it until a
 	// time or a kick. Without writes it goes on waiting when only data has been
 	// written.
-	wait(until time.Time, writes bool, events []wakeEvent) ([]wakeEvent, error)
+	wait(until time.Time, writes bool, events []WakeEvent) ([]WakeEvent, error)
 	// kick ends the present wait, or the next.
 	kick()
 	close() error
 }
 
-// wakeEvent is one notification.
-type wakeEvent struct {
-	wd       int
-	appeared bool // a file was created or renamed
-	created  bool // and it is a new log
-	written  bool // data was written
-	ended    bool // the watch is no more: the directory is gone
-	// overflow: events were lost; wd says nothing. With written they were of
+// WakeEvent is one notification.
+type WakeEvent struct {
+	WD       int
+	Appeared bool // a file was created or renamed
+	Created  bool // and it is a new log
+	Written  bool // data was written
+	Ended    bool // the watch is no more: the directory is gone
+	// Overflow: events were lost; WD says nothing. With Written they were of
 	// writes alone.
-	overflow bool
+	Overflow bool
 }
 
 // inotify is the kernel's wakeSource: two instances, since the one must wake at once
@@ -174,7 +174,7 @@ func (n *inotify) kick() {
 	_ = n.gate.SetReadDeadline(time.Unix(1, 0)) // fails only once closed
 }
 
-func (n *inotify) wait(until time.Time, writes bool, events []wakeEvent) ([]wakeEvent, error) {
+func (n *inotify) wait(until time.Time, writes bool, events []WakeEvent) ([]WakeEvent, error) {
 	if writes {
 		if err := unix.EpollCtl(n.gateFD, unix.EPOLL_CTL_MOD, n.writesFD, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(n.writesFD)}); err != nil {
 			return events, fmt.Errorf("rearm inotify: %w", err)
@@ -213,7 +213,7 @@ func (n *inotify) wait(until time.Time, writes bool, events []wakeEvent) ([]wake
 
 // drain takes what is there without waiting. All of it, since what is left of the
 // writes would wait for the next tick.
-func (n *inotify) drain(events []wakeEvent) ([]wakeEvent, error) {
+func (n *inotify) drain(events []WakeEvent) ([]WakeEvent, error) {
 	for _, fd := range []int{n.filesFD, n.writesFD} {
 		for {
 			k, err := unix.Read(fd, n.buf)
@@ -241,23 +241,23 @@ func (n *inotify) drain(events []wakeEvent) ([]wakeEvent, error) {
 
 // named gives events of writes the watches of files, and drops those of watches that
 // have ended.
-func (n *inotify) named(events []wakeEvent, from int) []wakeEvent {
+func (n *inotify) named(events []WakeEvent, from int) []WakeEvent {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	kept := events[:from]
 	for _, e := range events[from:] {
-		wd, ok := n.filesOf[e.wd]
+		wd, ok := n.filesOf[e.WD]
 		switch {
-		case e.overflow:
-			e.written = true
-		case e.ended && ok:
-			delete(n.filesOf, e.wd)
+		case e.Overflow:
+			e.Written = true
+		case e.Ended && ok:
+			delete(n.filesOf, e.WD)
 			delete(n.writesOf, wd)
 			continue
-		case !ok || e.ended:
+		case !ok || e.Ended:
 			continue
 		default:
-			e.wd = wd
+			e.WD = wd
 		}
 		kept = append(kept, e)
 	}
@@ -279,7 +279,7 @@ var logSuffix = []byte("-json.log")
 
 // parseInotify reads struct inotify_event (inotify(7)): wd, mask, cookie, len,
 // name.
-func parseInotify(b []byte, events []wakeEvent) []wakeEvent {
+func parseInotify(b []byte, events []WakeEvent) []WakeEvent {
 	for len(b) >= unix.SizeofInotifyEvent {
 		wd := int(int32(binary.NativeEndian.Uint32(b)))
 		mask := binary.NativeEndian.Uint32(b[4:])
@@ -289,19 +289,19 @@ func parseInotify(b []byte, events []wakeEvent) []wakeEvent {
 		}
 		name := bytes.TrimRight(b[unix.SizeofInotifyEvent:size], "\x00")
 		b = b[size:]
-		e := wakeEvent{
-			wd:       wd,
-			appeared: mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0,
-			written:  mask&unix.IN_MODIFY != 0,
-			ended:    mask&unix.IN_IGNORED != 0,
-			overflow: mask&unix.IN_Q_OVERFLOW != 0,
+		e := WakeEvent{
+			WD:       wd,
+			Appeared: mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0,
+			Written:  mask&unix.IN_MODIFY != 0,
+			Ended:    mask&unix.IN_IGNORED != 0,
+			Overflow: mask&unix.IN_Q_OVERFLOW != 0,
 		}
-		e.created = mask&unix.IN_CREATE != 0 && bytes.HasSuffix(name, logSuffix)
-		if e == (wakeEvent{wd: wd}) {
+		e.Created = mask&unix.IN_CREATE != 0 && bytes.HasSuffix(name, logSuffix)
+		if e == (WakeEvent{WD: wd}) {
 			continue // a deletion
 		}
 		// A burst of writes to one file is one reason to look.
-		if k := len(events); e.created || k == 0 || events[k-1] != e {
+		if k := len(events); e.Created || k == 0 || events[k-1] != e {
 			events = append(events, e)
 		}
 	}
@@ -325,7 +325,7 @@ func (p *pollOnly) kick() {
 	}
 }
 
-func (p *pollOnly) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEvent, error) {
+func (p *pollOnly) wait(until time.Time, _ bool, events []WakeEvent) ([]WakeEvent, error) {
 	t := time.NewTimer(time.Until(until))
 	defer t.Stop()
 	select {
@@ -348,16 +348,6 @@ type WakeSource interface {
 	Wait(until time.Time, kicks <-chan struct{}) []WakeEvent
 }
 
-// WakeEvent is one notification of a WakeSource.
-type WakeEvent struct {
-	WD       int
-	Appeared bool // a file was created or renamed
-	Created  bool // and it is a new log
-	Written  bool // data was written
-	Ended    bool // the watch is no more: the directory is gone
-	Overflow bool // events were lost; WD says nothing
-}
-
 // outside is the wakeSource over a WakeSource.
 type outside struct {
 	*pollOnly
@@ -367,9 +357,6 @@ type outside struct {
 func (o outside) watch(dir string, writes bool) (int, error) { return o.Watch(dir, writes) }
 func (o outside) forget(wd int)                              { o.Forget(wd) }
 
-func (o outside) wait(until time.Time, _ bool, events []wakeEvent) ([]wakeEvent, error) {
-	for _, e := range o.Wait(until, o.kicks) {
-		events = append(events, wakeEvent{wd: e.WD, appeared: e.Appeared, created: e.Created, written: e.Written, ended: e.Ended, overflow: e.Overflow})
-	}
-	return events, nil
+func (o outside) wait(until time.Time, _ bool, events []WakeEvent) ([]WakeEvent, error) {
+	return append(events, o.Wait(until, o.kicks)...), nil
 }

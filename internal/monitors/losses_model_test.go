@@ -152,7 +152,7 @@ func (m *lossModel) write() {
 	if m.w.Write([]byte(e)) {
 		m.lines = append(m.lines, lossLine{bytes: int64(len(e)), file: m.w.Rotations})
 		m.inFile += len(e)
-		m.wake.tell(filepath.Dir(m.w.Path), wakeEvent{written: true})
+		m.wake.tell(filepath.Dir(m.w.Path), WakeEvent{Written: true})
 	}
 }
 
@@ -168,7 +168,7 @@ func (m *lossModel) rotate() {
 	for m.w.Rotating() {
 		m.w.Step()
 	}
-	m.wake.tell(filepath.Dir(m.w.Path), wakeEvent{appeared: true, created: true})
+	m.wake.tell(filepath.Dir(m.w.Path), WakeEvent{Appeared: true, Created: true})
 	m.inFile = 0
 	m.write()
 }

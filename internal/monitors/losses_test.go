@@ -100,7 +100,7 @@ func (r *rotatingLog) line() int64 {
 func (r *rotatingLog) rotate() {
 	r.w.Rotate()
 	r.w.Finish()
-	r.wake.tell(filepath.Dir(r.w.Path), wakeEvent{appeared: true, created: true})
+	r.wake.tell(filepath.Dir(r.w.Path), WakeEvent{Appeared: true, Created: true})
 }
 
 func (r *rotatingLog) handle() {
@@ -322,7 +322,7 @@ func TestGapUntold(t *testing.T) {
 	}{
 		{"no watch", func(r *rotatingLog) { r.wake.failing = os.ErrPermission }, 1},
 		{"overflow", func(r *rotatingLog) {
-			r.wake.queue = append(r.wake.queue, wakeEvent{overflow: true})
+			r.wake.queue = append(r.wake.queue, WakeEvent{Overflow: true})
 		}, 1},
 		{"all was told", func(*rotatingLog) {}, 2},
 	} {
@@ -436,7 +436,7 @@ func TestUnlinkedDeletedLog(t *testing.T) {
 	if err := os.Remove(r.w.Path); err != nil {
 		t.Fatal(err)
 	}
-	r.wake.tell(filepath.Dir(r.w.Path), wakeEvent{appeared: true})
+	r.wake.tell(filepath.Dir(r.w.Path), WakeEvent{Appeared: true})
 	r.handle()
 	for range 3 {
 		r.line()

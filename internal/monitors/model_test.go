@@ -302,7 +302,7 @@ func (m *model) write() {
 		if m.w.Write([]byte(text + "\n")) {
 			m.garbage = append(m.garbage, text)
 			m.rt.Logf("written: malformed %q after %d rotations", text, m.w.Rotations)
-			m.wake.tell(m.dir, wakeEvent{written: true})
+			m.wake.tell(m.dir, WakeEvent{Written: true})
 		}
 	default:
 		m.docker()
@@ -314,7 +314,7 @@ func (m *model) docker() {
 	if m.w.Step() {
 		// One event may stand for several, or be lost.
 		if rapid.IntRange(0, 3).Draw(m.rt, "lost") > 0 {
-			m.wake.tell(m.dir, wakeEvent{appeared: true})
+			m.wake.tell(m.dir, WakeEvent{Appeared: true})
 		}
 	}
 }
@@ -352,7 +352,7 @@ func (m *model) writeEntry(s entry.Stream) {
 	if !m.w.Write([]byte(e)) {
 		return
 	}
-	m.wake.tell(m.dir, wakeEvent{written: true})
+	m.wake.tell(m.dir, WakeEvent{Written: true})
 	m.rt.Logf("written: %v %q, time %d, after %d rotations", s, raw, at-t0.UnixNano(), m.w.Rotations)
 	m.api.change(modelID, func(l *fakeAPILog) {
 		l.entries = append(l.entries, apiEntry{stderr: s == entry.Stderr, time: at, text: raw})
