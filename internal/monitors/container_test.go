@@ -472,9 +472,8 @@ func TestContainerMonitorEvents(t *testing.T) {
 	}
 	// Started: lines may be there before the event. It is gone at once (--rm).
 	c.write("a", jsonEntry("stdout", "1\n", at(1)))
-	c.wake.tell(filepath.Join(c.dir, "a"), WakeEvent{Appeared: true})
-	events, _ := c.wake.wait(time.Time{}, true, nil)
-	c.m.handle(events)
+	c.wake.Tell(filepath.Join(c.dir, "a"), WakeEvent{Appeared: true})
+	c.m.handle(c.wake.Wait(time.Time{}, nil))
 	c.engine.remove("a")
 	c.event(docker.ActionStart, "a")
 	c.write("a", jsonEntry("stderr", "2\n", at(2)))

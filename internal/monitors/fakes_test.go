@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/monitors/waketest"
 	"github.com/log-capturer/log_capturer/internal/positions"
 )
 
@@ -75,54 +76,11 @@ func jsonQuote(s string) string {
 	return string(append(b, '"'))
 }
 
-// fakeWake is a wakeSource that a test feeds.
-type fakeWake struct {
-	mu      sync.Mutex
-	next    int
-	dirs    map[string]int
-	writes  map[int]bool
-	queue   []WakeEvent
-	arrived chan struct{} // holds one
-	kicks   chan struct{} // holds one
-	failing error         // given by watch
-	closed  bool
-}
+// fakeWake is the notifications that a test gives.
+type fakeWake = waketest.Source[WakeEvent]
 
 func newFakeWake() *fakeWake {
-	return &fakeWake{
-		dirs: make(map[string]int), writes: make(map[int]bool),
-		arrived: make(chan struct{}, 1), kicks: make(chan struct{}, 1),
-	}
-}
-
-func (w *fakeWake) watch(dir string, writes bool) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failing != nil {
-		return -1, w.failing
-	}
-	if _, err := os.Stat(dir); err != nil {
-		return -1, err
-	}
-	wd, ok := w.dirs[dir]
-	if !ok {
-		w.next++
-		wd = w.next
-		w.dirs[dir] = wd
-	}
-	w.writes[wd] = writes
-	return wd, nil
-}
-
-func (w *fakeWake) forget(wd int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for dir, d := range w.dirs {
-		if d == wd {
-			delete(w.dirs, dir)
-		}
-	}
-	delete(w.writes, wd)
+	return waketest.New(func(e *WakeEvent) (wd *int, written bool) { return &e.WD, e.Written })
 }
 
 func signal(c chan struct{}) {
@@ -130,55 +88,6 @@ func signal(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-func (w *fakeWake) kick() { signal(w.kicks) }
-
-func (w *fakeWake) close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-	return nil
-}
-
-func (w *fakeWake) wait(until time.Time, _ bool, events []WakeEvent) ([]WakeEvent, error) {
-	if d := time.Until(until); d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-w.arrived:
-		case <-w.kicks:
-		}
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	events = append(events, w.queue...)
-	w.queue = nil
-	return events, nil
-}
-
-// tell queues what the kernel would say of a directory: nothing if it is not
-// watched (for that).
-func (w *fakeWake) tell(dir string, e WakeEvent) (told bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	wd, ok := w.dirs[dir]
-	if !ok || e.Written && !w.writes[wd] {
-		return false
-	}
-	e.WD = wd
-	w.queue = append(w.queue, e)
-	signal(w.arrived)
-	return true
-}
-
-// watched reports whether a directory is watched, and for writes.
-func (w *fakeWake) watched(dir string) (ok, writes bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	wd, ok := w.dirs[dir]
-	return ok, w.writes[wd]
 }
 
 // shipped is a line that an outlet was given.
@@ -332,7 +241,7 @@ func (f *fixture) start(wake wakeSource, change func(*FileMonitorConfig)) {
 	}
 	if wake == nil {
 		f.wake = newFakeWake()
-		wake = f.wake
+		wake = outside{newPollOnly(), f.wake}
 	}
 	f.m = newFileMonitor(cfg, wake)
 	f.outlet, _ = cfg.Outlet.(*fakeOutlet)

@@ -74,12 +74,12 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		synctest.Wait()
 		f.wantMetric("files_monitored", 1)
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
-		f.wake.tell(dir, WakeEvent{Appeared: true})
+		f.wake.Tell(dir, WakeEvent{Appeared: true})
 		synctest.Wait()
 		f.want("1")
 
 		// While it is written to, it is read on ticks, and not watched.
-		if _, writes := f.wake.watched(dir); writes {
+		if _, writes := f.wake.Watched(dir); writes {
 			t.Error("writes of a busy log are watched")
 		}
 		f.write("c", jsonEntry("stdout", "2\n", at(2)))
@@ -90,11 +90,11 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		// Quiet: its writes are watched, and read at once.
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if ok, writes := f.wake.watched(dir); !ok || !writes || f.state("c") != stateIdle {
+		if ok, writes := f.wake.Watched(dir); !ok || !writes || f.state("c") != stateIdle {
 			t.Errorf("quiet log: watched %v, writes %v, state %d", ok, writes, f.state("c"))
 		}
 		f.write("c", jsonEntry("stdout", "3\n", at(3)))
-		f.wake.tell(dir, WakeEvent{Written: true})
+		f.wake.Tell(dir, WakeEvent{Written: true})
 		synctest.Wait()
 		f.want("3")
 		f.wantMetric("file_events_missed_total", 0)
@@ -125,7 +125,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.write("c", jsonEntry("stdout", "6\n", at(6)))
-		f.wake.tell(dir, WakeEvent{Appeared: true})
+		f.wake.Tell(dir, WakeEvent{Appeared: true})
 		synctest.Wait()
 		f.want("6")
 		time.Sleep(3 * pollInterval)
@@ -134,10 +134,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 
 		// Notifications overflow: looked at once, not in 2 s.
 		f.write("c", jsonEntry("stdout", "7\n", at(7)))
-		f.wake.mu.Lock()
-		f.wake.queue = append(f.wake.queue, WakeEvent{Overflow: true, WD: -1})
-		signal(f.wake.arrived)
-		f.wake.mu.Unlock()
+		f.wake.Overflow(WakeEvent{Overflow: true})
 		synctest.Wait()
 		f.want("7")
 
@@ -150,7 +147,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		f.want("8")
 		f.wantMetric("files_monitored", 0)
 		f.wantMetric("files_held", 0)
-		if ok, _ := f.wake.watched(dir); ok {
+		if ok, _ := f.wake.Watched(dir); ok {
 			t.Error("the watch is left")
 		}
 
@@ -180,7 +177,7 @@ func TestFileMonitorRemoval(t *testing.T) {
 		if err := os.RemoveAll(filepath.Dir(info.LogPath)); err != nil {
 			t.Fatal(err)
 		}
-		f.wake.tell(filepath.Dir(info.LogPath), WakeEvent{Ended: true})
+		f.wake.Tell(filepath.Dir(info.LogPath), WakeEvent{Ended: true})
 		f.m.containerRemoved("c")
 		synctest.Wait()
 		lines := f.outlet.take()
@@ -425,7 +422,7 @@ func TestFileMonitorWatchFails(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil, nil)
-		f.wake.failing = errors.New("no space left on device")
+		f.wake.Fail(errors.New("no space left on device"))
 		info := f.info("c")
 		f.write("c", jsonEntry("stdout", "1\n", at(1)))
 		stop := f.run()

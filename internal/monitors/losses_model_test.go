@@ -113,13 +113,13 @@ func (m *lossModel) start() {
 		m.rt.Fatal(err)
 	}
 	m.wake, m.reg = newFakeWake(), prometheus.NewRegistry()
-	m.m = newFileMonitor(FileMonitorConfig{
+	m.m = NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{
 			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, BatchBytes: 1 << 20, MaxLineBytes: 1 << 20,
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(m.reg),
 		},
-		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(m.reg),
-	}, m.wake)
+		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(m.reg), Wake: m.wake,
+	})
 	m.j = &joiner{maxLine: 1 << 20, shipMalformed: true, begin: m.store.Begin, started: m.m.cfg.startedAgain}
 	m.info.stats = &entry.Stats{}
 	m.m.add(m.info)
@@ -152,7 +152,7 @@ func (m *lossModel) write() {
 	if m.w.Write([]byte(e)) {
 		m.lines = append(m.lines, lossLine{bytes: int64(len(e)), file: m.w.Rotations})
 		m.inFile += len(e)
-		m.wake.tell(filepath.Dir(m.w.Path), WakeEvent{Written: true})
+		m.wake.Tell(filepath.Dir(m.w.Path), WakeEvent{Written: true})
 	}
 }
 
@@ -168,14 +168,13 @@ func (m *lossModel) rotate() {
 	for m.w.Rotating() {
 		m.w.Step()
 	}
-	m.wake.tell(filepath.Dir(m.w.Path), WakeEvent{Appeared: true, Created: true})
+	m.wake.Tell(filepath.Dir(m.w.Path), WakeEvent{Appeared: true, Created: true})
 	m.inFile = 0
 	m.write()
 }
 
 func (m *lossModel) handle() {
-	events, _ := m.wake.wait(time.Time{}, true, nil)
-	m.m.handle(events)
+	m.m.handle(m.wake.Wait(time.Time{}, nil))
 }
 
 // look is the poll, after which a source is known to be unlinked.

@@ -100,12 +100,11 @@ func (r *rotatingLog) line() int64 {
 func (r *rotatingLog) rotate() {
 	r.w.Rotate()
 	r.w.Finish()
-	r.wake.tell(filepath.Dir(r.w.Path), WakeEvent{Appeared: true, Created: true})
+	r.wake.Tell(filepath.Dir(r.w.Path), WakeEvent{Appeared: true, Created: true})
 }
 
 func (r *rotatingLog) handle() {
-	events, _ := r.wake.wait(time.Time{}, true, nil)
-	r.m.handle(events)
+	r.m.handle(r.wake.Wait(time.Time{}, nil))
 }
 
 // wantLost holds what is counted against what was lost: in the metrics, by the
@@ -320,10 +319,8 @@ func TestGapUntold(t *testing.T) {
 		change func(r *rotatingLog)
 		gaps   int64
 	}{
-		{"no watch", func(r *rotatingLog) { r.wake.failing = os.ErrPermission }, 1},
-		{"overflow", func(r *rotatingLog) {
-			r.wake.queue = append(r.wake.queue, WakeEvent{Overflow: true})
-		}, 1},
+		{"no watch", func(r *rotatingLog) { r.wake.Fail(os.ErrPermission) }, 1},
+		{"overflow", func(r *rotatingLog) { r.wake.Overflow(WakeEvent{Overflow: true}) }, 1},
 		{"all was told", func(*rotatingLog) {}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -333,13 +330,12 @@ func TestGapUntold(t *testing.T) {
 			r.add()
 			r.work()
 			r.handle()
-			told := r.wake.queue
 			for range 4 {
 				r.rotate()
 				r.line()
 			}
 			if c.gaps == 1 {
-				r.wake.queue = told
+				r.wake.Wait(time.Time{}, nil) // nobody hears it
 			}
 			r.handle()
 			r.m.poll(nil)
@@ -436,7 +432,7 @@ func TestUnlinkedDeletedLog(t *testing.T) {
 	if err := os.Remove(r.w.Path); err != nil {
 		t.Fatal(err)
 	}
-	r.wake.tell(filepath.Dir(r.w.Path), WakeEvent{Appeared: true})
+	r.wake.Tell(filepath.Dir(r.w.Path), WakeEvent{Appeared: true})
 	r.handle()
 	for range 3 {
 		r.line()

@@ -211,13 +211,13 @@ func (m *model) startAgent() {
 	}
 	m.wake = newFakeWake()
 	reg := prometheus.NewRegistry()
-	m.fm = newFileMonitor(FileMonitorConfig{
+	m.fm = NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{
 			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, BatchBytes: 1 << 20, MaxLineBytes: 1 << 20,
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(reg),
 		},
-		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(reg),
-	}, m.wake)
+		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(reg), Wake: m.wake,
+	})
 	logs := m.fm.cfg.LogConfig
 	logs.Outlet = modelOutlet{newFakeOutlet(1), m}
 	m.sm = NewStreamMonitor(StreamMonitorConfig{LogConfig: logs, Open: m.api.Open, MaxStreams: 1, Metrics: NewStreamMetrics(reg)})
@@ -302,7 +302,7 @@ func (m *model) write() {
 		if m.w.Write([]byte(text + "\n")) {
 			m.garbage = append(m.garbage, text)
 			m.rt.Logf("written: malformed %q after %d rotations", text, m.w.Rotations)
-			m.wake.tell(m.dir, WakeEvent{Written: true})
+			m.wake.Tell(m.dir, WakeEvent{Written: true})
 		}
 	default:
 		m.docker()
@@ -314,7 +314,7 @@ func (m *model) docker() {
 	if m.w.Step() {
 		// One event may stand for several, or be lost.
 		if rapid.IntRange(0, 3).Draw(m.rt, "lost") > 0 {
-			m.wake.tell(m.dir, WakeEvent{Appeared: true})
+			m.wake.Tell(m.dir, WakeEvent{Appeared: true})
 		}
 	}
 }
@@ -352,7 +352,7 @@ func (m *model) writeEntry(s entry.Stream) {
 	if !m.w.Write([]byte(e)) {
 		return
 	}
-	m.wake.tell(m.dir, WakeEvent{Written: true})
+	m.wake.Tell(m.dir, WakeEvent{Written: true})
 	m.rt.Logf("written: %v %q, time %d, after %d rotations", s, raw, at-t0.UnixNano(), m.w.Rotations)
 	m.api.change(modelID, func(l *fakeAPILog) {
 		l.entries = append(l.entries, apiEntry{stderr: s == entry.Stderr, time: at, text: raw})
@@ -474,8 +474,7 @@ func (m *model) tell() {
 func (m *model) kernel() {
 	switch rapid.IntRange(0, 3).Draw(m.rt, "wake") {
 	case 0:
-		events, _ := m.wake.wait(time.Time{}, true, nil)
-		m.fm.handle(events)
+		m.fm.handle(m.wake.Wait(time.Time{}, nil))
 	case 1:
 		m.fm.poll(nil)
 	case 2:

@@ -19,6 +19,7 @@ import (
 	"github.com/log-capturer/log_capturer/internal/dispatch"
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/monitors"
+	"github.com/log-capturer/log_capturer/internal/monitors/waketest"
 	"github.com/log-capturer/log_capturer/internal/positions"
 	"github.com/log-capturer/log_capturer/internal/spool"
 )
@@ -32,7 +33,7 @@ type agent struct {
 	run  int
 	over atomic.Bool // it was killed: nothing that it still does has an effect
 	disk disk.Dir
-	wake *wake
+	wake *waketest.Source[monitors.WakeEvent]
 
 	registry   *prometheus.Registry
 	ledger     *ledger
@@ -62,7 +63,8 @@ type variant struct {
 // open makes the components; nothing runs yet. An error is one of the disk.
 func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 	s.runs++
-	a = &agent{s: s, run: s.runs, wake: newWake(), registry: prometheus.NewRegistry(), disk: mount}
+	a = &agent{s: s, run: s.runs, registry: prometheus.NewRegistry(), disk: mount}
+	a.wake = waketest.New(func(e *monitors.WakeEvent) (wd *int, written bool) { return &e.WD, e.Written })
 	defer func() {
 		if err != nil {
 			a.close()

@@ -319,7 +319,7 @@ func (s *sim) start(c *container) {
 // tellCreated tells that a log file has appeared.
 func (s *sim) tellCreated(c *container, created bool) {
 	if created && s.agent != nil {
-		s.agent.wake.tell(c.dir, monitors.WakeEvent{Appeared: true, Created: true})
+		s.agent.wake.Tell(c.dir, monitors.WakeEvent{Appeared: true, Created: true})
 	}
 }
 
@@ -357,7 +357,7 @@ func (s *sim) remove(c *container) {
 	}
 	s.check(os.RemoveAll(c.dir))
 	if s.agent != nil {
-		s.agent.wake.gone(c.dir)
+		s.agent.wake.End(c.dir, monitors.WakeEvent{Ended: true})
 	}
 	s.engine.change(func() {
 		c.removed = true
@@ -398,5 +398,5 @@ func (s *sim) dockerStep(c *container) {
 		_, err := os.Stat(c.path())
 		ev.Created = err == nil
 	}
-	s.agent.wake.tell(c.dir, ev)
+	s.agent.wake.Tell(c.dir, ev)
 }

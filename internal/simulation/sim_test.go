@@ -303,7 +303,7 @@ func (s *sim) write() {
 
 func (s *sim) tellWritten(c *container) {
 	if s.agent != nil {
-		s.agent.wake.tell(c.dir, monitors.WakeEvent{Written: true})
+		s.agent.wake.Tell(c.dir, monitors.WakeEvent{Written: true})
 	}
 }
 
@@ -526,9 +526,7 @@ func (s *sim) removeContainer(c *container) {
 
 // seesFiles reports whether the agent hears of new files at once.
 func (s *sim) seesFiles() bool {
-	s.agent.wake.mu.Lock()
-	defer s.agent.wake.mu.Unlock()
-	return !s.agent.wake.held && s.agent.wake.whole
+	return s.agent.wake.Hears()
 }
 
 func (s *sim) excuse(c *container, why string) {
@@ -578,13 +576,13 @@ func (s *sim) wakeStep() {
 	case 0:
 		s.tracef("notifications are held back")
 		s.deaf = true
-		s.agent.wake.hold(true)
+		s.agent.wake.Hold(true)
 	case 1:
 		s.tracef("notifications come")
-		s.agent.wake.hold(false)
+		s.agent.wake.Hold(false)
 	case 2:
 		s.tracef("notifications overflow")
-		s.agent.wake.overflow()
+		s.agent.wake.Overflow(monitors.WakeEvent{Overflow: true})
 	}
 }
 
@@ -775,7 +773,7 @@ func (s *sim) end() (missing int) {
 	if s.agent == nil {
 		s.startAgent()
 	}
-	s.agent.wake.hold(false)
+	s.agent.wake.Hold(false)
 	for _, c := range s.all {
 		if !c.removed && c.running() {
 			s.exit(c)
