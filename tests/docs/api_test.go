@@ -2,14 +2,12 @@ package docs
 
 import (
 	"encoding/json"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/log-capturer/log_capturer/tests/harness"
 )
@@ -21,22 +19,8 @@ const doctorLine = "bin/log_capturer doctor -config configs/config.yaml"
 // is by default, on a real engine with a running container. There is no store.
 func TestAPI(t *testing.T) {
 	harness.NeedDocker(t)
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := harness.StartDockerd(t)
-	d.Run(t, harness.ContainerSpec{Name: "api", Cmd: []string{"-lines", "0", "-rate", "10", "-prefix", "hello"}})
-	env := []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + t.TempDir(), "LOKI_URL=http://127.0.0.1:1"}
-	run(t, root, "exec bin/log_capturer -config configs/config.yaml", env...)
-	ready := func() bool {
-		resp, err := http.Get("http://127.0.0.1:8401/readyz")
-		if err != nil {
-			return false
-		}
-		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
-	}
-	harness.Eventually(t, 20*time.Second, "the agent is ready", ready)
+	agent := runningAgent(t, "api")
+	root := agent.root
 
 	says := func(want ...string) func(string) bool {
 		return func(out string) bool {
@@ -76,15 +60,9 @@ func TestAPI(t *testing.T) {
 			continue
 		}
 		t.Run(line, func(t *testing.T) {
-			var last string
+			fails := line == doctorLine // for there is no store
 			// The store's failure is seen after the first lines.
-			if !harness.Within(20*time.Second, func() bool {
-				out, wait, _ := run(t, root, line, env...)
-				err := wait()
-				last = out.String()
-				failed := line == doctorLine // for there is no store
-				return (err != nil) == failed && ok(last)
-			}) {
+			if last, answered := agent.answers(t, line, fails, ok); !answered {
 				t.Errorf("it does not answer as it should:\n%s", last)
 			}
 		})
@@ -97,7 +75,7 @@ func TestAPI(t *testing.T) {
 	if want := inContract(t, root); !slices.Equal(metrics, want) {
 		t.Errorf("/metrics has\n%q\ndocs/contract.md has\n%q", metrics, want)
 	}
-	harness.Eventually(t, 20*time.Second, "the agent serves again after the reload", ready)
+	agent.ready(t) // again after the reload
 }
 
 // healthExample is the answer of /health in API.md.

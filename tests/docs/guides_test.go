@@ -2,7 +2,6 @@ package docs
 
 import (
 	"io/fs"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -112,19 +110,7 @@ func TestGuides(t *testing.T) {
 	if _, err := exec.LookPath("docker"); err != nil {
 		t.Skip("docker's command line is not installed:", err)
 	}
-	root := moduleRoot(t)
-	d := harness.StartDockerd(t)
-	d.Run(t, harness.ContainerSpec{Name: "guide", Cmd: []string{"-lines", "0", "-rate", "10", "-prefix", "hello"}})
-	env := []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + t.TempDir(), "LOKI_URL=http://127.0.0.1:1"}
-	run(t, root, "exec bin/log_capturer -config configs/config.yaml", env...)
-	ready := func() bool {
-		resp, err := http.Get("http://127.0.0.1:8401/readyz")
-		if err != nil {
-			return false
-		}
-		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
-	}
-	harness.Eventually(t, 20*time.Second, "the agent is ready", ready)
+	agent := runningAgent(t, "guide")
 
 	type expectation struct {
 		says  string
@@ -141,7 +127,7 @@ func TestGuides(t *testing.T) {
 	}
 	named := map[string]bool{}
 	for _, guide := range guides {
-		for _, line := range commands(t, filepath.Join(root, guide)) {
+		for _, line := range commands(t, filepath.Join(agent.root, guide)) {
 			want, ok := known[line]
 			if !ok {
 				t.Errorf("%s names the command %q, which no test runs", guide, line)
@@ -151,14 +137,9 @@ func TestGuides(t *testing.T) {
 				continue
 			}
 			named[line] = true
-			harness.Eventually(t, 20*time.Second, "the agent is ready", ready) // it has been reloaded
-			var last string
-			if !harness.Within(20*time.Second, func() bool {
-				out, wait, _ := run(t, root, line, env...)
-				err := wait()
-				last = out.String()
-				return (err != nil) == want.fails && strings.Contains(last, want.says)
-			}) {
+			agent.ready(t) // it has been reloaded
+			says := func(out string) bool { return strings.Contains(out, want.says) }
+			if last, answered := agent.answers(t, line, want.fails, says); !answered {
 				t.Errorf("%s: %s\ndoes not answer as it should:\n%s", guide, line, last)
 			}
 		}
