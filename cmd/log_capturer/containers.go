@@ -17,7 +17,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/urfave/cli/v3"
 
@@ -113,7 +112,7 @@ func (p *program) containers(ctx context.Context, c *cli.Command) error {
 	rt := &http.Transport{DisableKeepAlives: true}
 	answer, list, err := ask(ctx, rt, base)
 	if err != nil {
-		p.complain("log_capturer: %s\n", printable(err.Error()))
+		p.complain("log_capturer: %s\n", server.PrintableText(err.Error()))
 		return statusError(exitFail)
 	}
 	if !c.Bool("json") {
@@ -230,23 +229,13 @@ func table(list []server.Container, f filter) []byte {
 // cell is a text from outside as a value of the table: on one line, at most
 // limit characters, harmless to a terminal.
 func cell(s string, limit int) string {
-	if s = printable(s); s == "" {
+	if s = server.PrintableText(s); s == "" {
 		return "-"
 	}
 	if r := []rune(s); len(r) > limit {
 		return string(r[:limit-1]) + "…"
 	}
 	return s
-}
-
-// printable replaces what is more to a terminal than a character to show.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }
 
 // newest is the time of the newest delivered line of all streams.

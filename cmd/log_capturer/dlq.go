@@ -190,7 +190,7 @@ func (p *program) dlqList(_ context.Context, c *cli.Command) error {
 		err = cmp.Or(newest.end(), show.end(), out.Flush())
 	}
 	if err != nil {
-		p.complain("log_capturer: dlq list: %s\n", printable(err.Error()))
+		p.complain("log_capturer: dlq list: %s\n", server.PrintableText(err.Error()))
 		return statusError(exitFail)
 	}
 	p.sayBad(bad)
@@ -364,7 +364,7 @@ func (p *program) dlqReplay(ctx context.Context, c *cli.Command) error {
 	if !o.DryRun {
 		store, err := loki.New(p.replayStore(cfg))
 		if err != nil {
-			p.complain("log_capturer: dlq replay: %s\n", printable(err.Error()))
+			p.complain("log_capturer: dlq replay: %s\n", server.PrintableText(err.Error()))
 			return statusError(exitFail)
 		}
 		defer store.Close()
@@ -379,7 +379,7 @@ func (p *program) dlqReplay(ctx context.Context, c *cli.Command) error {
 	}
 	p.sayBad(res.Bad)
 	if err != nil {
-		p.complain("log_capturer: dlq replay: %s\n", printable(err.Error()))
+		p.complain("log_capturer: dlq replay: %s\n", server.PrintableText(err.Error()))
 	}
 	if err != nil || len(res.Refused) > 0 {
 		return statusError(exitFail)
@@ -404,7 +404,7 @@ func (p *program) sayReplayed(res *deadletter.Replayed, dry bool) error {
 	say(res.Before, "left out, an earlier replay has sent them")
 	say(res.Copies, "left out, copies of malformed lines that were shipped (--copies sends them)")
 	for _, r := range res.Refused {
-		say(r.Records, "not accepted, kept: "+cell(r.Container, maxCell)+": "+printable(r.Reason))
+		say(r.Records, "not accepted, kept: "+cell(r.Container, maxCell)+": "+server.PrintableText(r.Reason))
 	}
 	_, err := p.out.Write(b.Bytes())
 	return err

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/log-capturer/log_capturer/internal/config"
+	"github.com/log-capturer/log_capturer/internal/server"
 )
 
 // healthcheckTimeout is how long the agent may take to say that it lives: less
@@ -53,7 +54,7 @@ func (p *program) healthcheck(ctx context.Context, c *cli.Command) error {
 	// One connection, and it ends with the check.
 	rt := &http.Transport{DisableKeepAlives: true}
 	if err := alive(ctx, rt, cfg.Server); err != nil {
-		p.complain("log_capturer: healthcheck: %s\n", printable(err.Error()))
+		p.complain("log_capturer: healthcheck: %s\n", server.PrintableText(err.Error()))
 		return statusError(exitFail)
 	}
 	return nil

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"unicode"
 
 	"github.com/log-capturer/log_capturer/internal/server"
 )
@@ -28,9 +26,9 @@ func (r *Report) Text(colour bool) []byte {
 		if colour {
 			word = shown[s].colour + word + "\x1b[0m"
 		}
-		_, _ = fmt.Fprintf(&b, "%s  %-*s  %s", word, width, printable(name), printable(message)) // to memory
+		_, _ = fmt.Fprintf(&b, "%s  %-*s  %s", word, width, server.PrintableText(name), server.PrintableText(message)) // to memory
 		if remedy != "" {
-			_, _ = fmt.Fprintf(&b, " -> %s", printable(remedy))
+			_, _ = fmt.Fprintf(&b, " -> %s", server.PrintableText(remedy))
 		}
 		b.WriteByte('\n')
 	}
@@ -66,16 +64,6 @@ func (r *Report) summary() string {
 
 func counts(n [len(shown)]int) string {
 	return fmt.Sprintf("%d ok, %d warn, %d failed, %d skipped", n[OK], n[Warn], n[Fail], n[Skip])
-}
-
-// printable replaces what is more to a terminal than a character to show.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }
 
 // JSON gives the report as an object that a terminal can show, too.

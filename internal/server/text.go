@@ -38,6 +38,17 @@ func visible(s string, limit int) string {
 	return b.String()
 }
 
+// PrintableText replaces what is more to a terminal than a character to show. It is
+// for text outside JSON, in which Printable escapes.
+func PrintableText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
 // count gives a number with commas between thousands.
 func count(n int64) string {
 	s := strconv.FormatInt(n, 10)
