@@ -78,14 +78,6 @@ db    local   streaming  its driver keeps no file that can be read  2026-01-02T0
 web   none    none       -                                          -                     0s   0      0               0
 `
 
-// runContainers runs the subcommand.
-func runContainers(t *testing.T, args ...string) (status int, out, err string) {
-	t.Helper()
-	f := newFixture(nil)
-	status = f.main(t.Context(), append([]string{"log_capturer", "containers"}, args...))
-	return status, f.out.String(), f.err.String()
-}
-
 func TestContainers(t *testing.T) {
 	answer := answerOf(t, twoContainers()...)
 	header, rows, _ := strings.Cut(twoRows, "\n")
@@ -104,7 +96,7 @@ func TestContainers(t *testing.T) {
 		{[]string{"--method=streaming", "web"}, "NAME  DRIVER  METHOD  REASON  POSITION  LAG  LINES  LOST  ERRORS\n"},
 	} {
 		a := newAgentServer(t, 200, answer)
-		status, out, stderr := runContainers(t, append([]string{"--url", a.URL}, c.args...)...)
+		status, out, stderr := subcommand(t, "containers", append([]string{"--url", a.URL}, c.args...)...)
 		if status != 0 || out != c.want || stderr != "" {
 			t.Errorf("%q: status %d, %q\n%s\nwant\n%s", c.args, status, stderr, out, c.want)
 		}
@@ -126,10 +118,10 @@ func TestContainersDocument(t *testing.T) {
 		t.Fatal("API.md has no answer or no table")
 	}
 	a := newAgentServer(t, 200, string(answer[1]))
-	if status, out, stderr := runContainers(t, "--url", a.URL); status != 0 || out != string(table[1]) {
+	if status, out, stderr := subcommand(t, "containers", "--url", a.URL); status != 0 || out != string(table[1]) {
 		t.Errorf("status %d, %q: the table is\n%s\nAPI.md has\n%s", status, stderr, out, table[1])
 	}
-	if _, out, _ := runContainers(t, "--url", a.URL, "--json"); out != string(answer[1]) {
+	if _, out, _ := subcommand(t, "containers", "--url", a.URL, "--json"); out != string(answer[1]) {
 		t.Errorf("--json changes it to\n%s", out)
 	}
 }
@@ -159,7 +151,7 @@ func TestContainersCommandLine(t *testing.T) {
 		{"--config " + anyPort, "containers: server.port is 0, any free port: "},
 		{"--nosuch", "flag provided but not defined: -nosuch\n"},
 	} {
-		status, out, stderr := runContainers(t, strings.Fields(c.args)...)
+		status, out, stderr := subcommand(t, "containers", strings.Fields(c.args)...)
 		if status != 2 || out != "" || !strings.HasPrefix(strings.TrimPrefix(stderr, "log_capturer: "), c.want) || strings.Contains(stderr, "s3cret") {
 			t.Errorf("%s: status %d, %q, %q; want %q", c.args, status, out, stderr, c.want)
 		}
@@ -212,7 +204,7 @@ func TestContainersWithoutAnAgent(t *testing.T) {
 	gone.Close()
 	address := strings.TrimPrefix(gone.URL, "http://")
 	for _, args := range [][]string{{}, {"--json"}} {
-		status, out, stderr := runContainers(t, append([]string{"--url", "http://u:s3cret@" + address}, args...)...)
+		status, out, stderr := subcommand(t, "containers", append([]string{"--url", "http://u:s3cret@" + address}, args...)...)
 		want := "log_capturer: no agent answers at http://u:xxxxx@" + address + ": dial tcp " + address + ": connect: connection refused: start it, or say where it is with --url or --config\n"
 		if status != 1 || out != "" || stderr != want {
 			t.Errorf("%q: status %d, %q, %q; want %q", args, status, out, stderr, want)
@@ -240,7 +232,7 @@ func TestContainersWrongAnswers(t *testing.T) {
 	} {
 		a := newAgentServer(t, c.status, c.answer)
 		for _, args := range [][]string{{}, {"--json"}} {
-			status, out, stderr := runContainers(t, append([]string{"--url", a.URL}, args...)...)
+			status, out, stderr := subcommand(t, "containers", append([]string{"--url", a.URL}, args...)...)
 			want := "log_capturer: " + strings.ReplaceAll(c.want, "URL", a.URL)
 			if status != 1 || out != "" || !strings.HasPrefix(stderr, want) || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("%q: status %d, %q, %q; want %q", args, status, out, stderr, want)
@@ -258,7 +250,7 @@ func TestContainersHostileText(t *testing.T) {
 		{Name: strings.Repeat("n", 5000), Reason: strings.Repeat("ü", 61)},
 	}
 	a := newAgentServer(t, 200, answerOf(t, list...))
-	_, out, _ := runContainers(t, "--url", a.URL)
+	_, out, _ := subcommand(t, "containers", "--url", a.URL)
 	lines := strings.Split(out, "\n")
 	if len(lines) != 4 || strings.Count(lines[1], "a?[2J?b?c?31m??????") != 4 {
 		t.Errorf("got\n%s", out)
@@ -266,7 +258,7 @@ func TestContainersHostileText(t *testing.T) {
 	if !strings.HasPrefix(lines[2], strings.Repeat("n", 59)+"…  -") || !strings.Contains(lines[2], "  "+strings.Repeat("ü", 59)+"…  ") {
 		t.Errorf("got\n%s", out)
 	}
-	status, all, _ := runContainers(t, "--url", a.URL, "--json")
+	status, all, _ := subcommand(t, "containers", "--url", a.URL, "--json")
 	for name, s := range map[string]string{"table": out, "JSON": all} {
 		if i := strings.IndexAny(s, "\x1b\t\u009b\x7f\u202e\U000e0041\r\v\f"); i >= 0 {
 			t.Errorf("%s: there is a raw %q", name, s[i:i+1])

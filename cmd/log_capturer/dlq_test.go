@@ -71,14 +71,6 @@ func deadConfig(t *testing.T, dir, url string) string {
 	return path
 }
 
-// runDLQ runs the subcommand.
-func runDLQ(t *testing.T, args ...string) (status int, out, err string) {
-	t.Helper()
-	f := newFixture(nil)
-	status = f.main(t.Context(), append([]string{"log_capturer", "dlq"}, args...))
-	return status, f.out.String(), f.err.String()
-}
-
 const deadHeader = "TIME                  CONTAINER  KIND       REASON                                                        SIZE  TEXT\n"
 
 var deadRows = []string{
@@ -122,7 +114,7 @@ web        malformed  malformed                                             1   
 `},
 	} {
 		args := append([]string{"list", "--data-dir", dir}, strings.Fields(c.args)...)
-		if status, out, stderr := runDLQ(t, args...); status != 0 || out != c.want || stderr != "" {
+		if status, out, stderr := subcommand(t, "dlq", args...); status != 0 || out != c.want || stderr != "" {
 			t.Errorf("%q: status %d, %q\n%s\nwant\n%s", c.args, status, stderr, out, c.want)
 		}
 	}
@@ -137,7 +129,7 @@ web        malformed  malformed                                             1   
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	status, out, stderr := runDLQ(t, "list", "--config", deadConfig(t, dir, "http://h"))
+	status, out, stderr := subcommand(t, "dlq", "list", "--config", deadConfig(t, dir, "http://h"))
 	if want := "log_capturer: lines in the files that are no records, and were left out: 1\n"; status != 0 || out != deadHeader+strings.Join(deadRows, "") || stderr != want {
 		t.Errorf("status %d, %q\n%s", status, stderr, out)
 	}
@@ -149,7 +141,7 @@ func TestDLQHostileText(t *testing.T) {
 	const evil = "a\x1b[2J\tb\nc\u009b31m\x7f\u202e\r\xff"
 	dir := deadDir(t, deadletter.Record{Kind: evil, ContainerName: evil, Reason: evil, Raw: []byte(evil)}, deadletter.Record{Kind: "x", ContainerID: "0123456789abcdef"})
 	for _, how := range []string{"", "--json", "--summary"} {
-		_, out, _ := runDLQ(t, strings.Fields("list --data-dir "+dir+" "+how)...)
+		_, out, _ := subcommand(t, "dlq", strings.Fields("list --data-dir "+dir+" "+how)...)
 		if i := strings.IndexAny(out, "\x1b\t\u009b\x7f\u202e\r"); i >= 0 || strings.Count(out, "\n") < 2 {
 			t.Errorf("%s: at %d a raw control character in %q", how, i, out)
 		}
@@ -185,7 +177,7 @@ func TestDLQCommandLine(t *testing.T) {
 		{"replay --config " + ok, "log_capturer: dlq replay: " + ok + " names no store: set sinks.loki.url\n", 2},
 		{"replay --config " + deadConfig(t, ok+".none", "http://h"), "log_capturer: dlq replay: replay dead letters (is it the agent's data_dir?): stat ", 1},
 	} {
-		status, out, stderr := runDLQ(t, strings.Fields(c.args)...)
+		status, out, stderr := subcommand(t, "dlq", strings.Fields(c.args)...)
 		if status != c.status || !strings.HasPrefix(stderr, c.want) || status == 2 && out != "" {
 			t.Errorf("%s: status %d, %q, %q; want %d, %q", c.args, status, out, stderr, c.status, c.want)
 		}
@@ -232,7 +224,7 @@ func TestDLQReplay(t *testing.T) {
 	const left = "left out, copies of malformed lines that were shipped (--copies sends them): 1\n"
 	step := func(wantStatus int, wantOut, wantErr string, args ...string) {
 		t.Helper()
-		status, out, stderr := runDLQ(t, append([]string{"replay", "--config", config}, args...)...)
+		status, out, stderr := subcommand(t, "dlq", append([]string{"replay", "--config", config}, args...)...)
 		if status != wantStatus || out != wantOut || stderr != wantErr {
 			t.Errorf("%q: status %d, %q\n%s\nwant %d\n%s", args, status, stderr, out, wantStatus, wantOut)
 		}
@@ -244,11 +236,11 @@ func TestDLQReplay(t *testing.T) {
 	step(0, "sent and accepted: 1\n", "", "--container", "db", "--kind", "malformed")
 	step(1, "sent and accepted: 2\n  of them without labels of their own, with those of the configuration instead: 1\n"+
 		"left out, an earlier replay has sent them: 1\n"+left+"not accepted, kept: db: line too long, max entry size is 10 bytes: 1\n", "")
-	_, out, _ := runDLQ(t, "list", "--config", config, "--kind", "refused")
+	_, out, _ := subcommand(t, "dlq", "list", "--config", config, "--kind", "refused")
 	if strings.Count(out, "\n") != 2 || !strings.Contains(out, "db         refused") {
 		t.Errorf("what is left is\n%s", out)
 	}
-	if _, out, _ := runDLQ(t, "list", "--config", config, "--all"); out != deadHeader+strings.Join(deadRows, "") {
+	if _, out, _ := subcommand(t, "dlq", "list", "--config", config, "--all"); out != deadHeader+strings.Join(deadRows, "") {
 		t.Errorf("all are\n%s", out)
 	}
 	l.SetLimits(lokitest.DefaultLimits())
@@ -284,11 +276,11 @@ func TestDLQReplayWithoutAStore(t *testing.T) {
 	dir := deadDir(t, deadRecords()...)
 	l := lokiAt(t, nil)
 	l.Always(&lokitest.Fault{Status: 401, Body: "no org id"})
-	status, out, stderr := runDLQ(t, "replay", "--config", deadConfig(t, dir, l.URL), "--container", "web", "--kind", "refused")
+	status, out, stderr := subcommand(t, "dlq", "replay", "--config", deadConfig(t, dir, l.URL), "--container", "web", "--kind", "refused")
 	if status != 1 || !strings.HasPrefix(out, "sent and accepted: 0\nnot accepted, kept: web: push to ") || !strings.Contains(out, "401: no org id (check credentials and tenant_id): 2\n") || stderr != "" {
 		t.Errorf("status %d, %q, %q", status, out, stderr)
 	}
-	if _, out, _ := runDLQ(t, "list", "--data-dir", dir); out != deadHeader+strings.Join(deadRows, "") {
+	if _, out, _ := subcommand(t, "dlq", "list", "--data-dir", dir); out != deadHeader+strings.Join(deadRows, "") {
 		t.Errorf("left is\n%s", out)
 	}
 
@@ -353,7 +345,7 @@ func TestDLQReplayKilled(t *testing.T) {
 	_ = cmd.Wait() // killed
 	first := len(l.Texts())
 
-	status, out, stderr := runDLQ(t, "replay", "--config", config)
+	status, out, stderr := subcommand(t, "dlq", "replay", "--config", config)
 	if status != 0 || stderr != "" || !strings.HasPrefix(out, "sent and accepted: 8\nleft out, an earlier replay has sent them: 2\n") {
 		t.Errorf("status %d, %q, %q", status, out, stderr)
 	}
@@ -368,7 +360,7 @@ func TestDLQReplayKilled(t *testing.T) {
 	if first != 4 || len(counts) != 10 || requests != 12 {
 		t.Errorf("%d lines at the kill, %d sent in all: %v", first, requests, counts)
 	}
-	if status, out, _ := runDLQ(t, "replay", "--config", config); status != 0 || !strings.HasPrefix(out, "sent and accepted: 0\n") {
+	if status, out, _ := subcommand(t, "dlq", "replay", "--config", config); status != 0 || !strings.HasPrefix(out, "sent and accepted: 0\n") {
 		t.Errorf("once more: status %d, %q", status, out)
 	}
 }

@@ -25,19 +25,12 @@ func doctorConfig(t *testing.T, store string) (file, dataDir string) {
 	return file, dataDir
 }
 
-func runDoctor(t *testing.T, args ...string) (status int, out, err string) {
-	t.Helper()
-	f := newFixture(nil)
-	status = f.main(t.Context(), append([]string{"log_capturer", "doctor"}, args...))
-	return status, f.out.String(), f.err.String()
-}
-
 // TestDoctor: what it says, in which form, and with which exit status.
 func TestDoctor(t *testing.T) {
 	l := lokitest.New(lokitest.Default())
 	t.Cleanup(l.Close)
 	file, dataDir := doctorConfig(t, l.URL)
-	status, out, stderr := runDoctor(t, "--config", file)
+	status, out, stderr := subcommand(t, "doctor", "--config", file)
 	if status != 0 || stderr != "" || !strings.Contains(out, "\nok    store                 "+l.URL+" answers a push of nothing") ||
 		!regexp.MustCompile(`\n(ok  |warn)  summary  +checks: \d+ ok, \d+ warn, 0 failed, .*\n$`).MatchString(out) {
 		t.Errorf("status %d, %q\n%s", status, stderr, out)
@@ -49,7 +42,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("data_dir has %v, %v", entries, err)
 	}
 
-	status, out, _ = runDoctor(t, "-config", file, "--push-test", "--json")
+	status, out, _ = subcommand(t, "doctor", "-config", file, "--push-test", "--json")
 	var report struct {
 		Status string
 		Checks []struct{ Name, Status, Message, Remedy string }
@@ -62,7 +55,7 @@ func TestDoctor(t *testing.T) {
 	}
 
 	l.Always(&lokitest.Fault{Status: 403})
-	status, out, _ = runDoctor(t, "--config", file)
+	status, out, _ = subcommand(t, "doctor", "--config", file)
 	if status != 1 || !strings.Contains(out, "\nFAIL  store ") || !strings.Contains(out, " -> correct sinks.loki.basic_auth") || !strings.Contains(out, "\nFAIL  summary ") {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -71,16 +64,16 @@ func TestDoctor(t *testing.T) {
 // TestDoctorCommandLine: a configuration that is wrong is a result as well.
 func TestDoctorCommandLine(t *testing.T) {
 	_, bad := files(t)
-	status, out, stderr := runDoctor(t, "--config", bad)
+	status, out, stderr := subcommand(t, "doctor", "--config", bad)
 	if status != 2 || stderr != "" || strings.Count(out, "\n") != 3 || !strings.HasPrefix(out, "FAIL  configuration         "+bad+":1: host: is a list") {
 		t.Errorf("status %d, %q\n%s", status, stderr, out)
 	}
-	status, out, _ = runDoctor(t, "--config", bad, "--json")
+	status, out, _ = subcommand(t, "doctor", "--config", bad, "--json")
 	if status != 2 || !json.Valid([]byte(out)) {
 		t.Errorf("status %d\n%s", status, out)
 	}
 	for _, args := range []string{"extra", "--nonsense", "--json=maybe"} {
-		if status, out, stderr := runDoctor(t, args); status != 2 || out != "" || stderr == "" {
+		if status, out, stderr := subcommand(t, "doctor", args); status != 2 || out != "" || stderr == "" {
 			t.Errorf("%s: status %d, %q, %q", args, status, out, stderr)
 		}
 	}

@@ -16,14 +16,6 @@ import (
 	"github.com/log-capturer/log_capturer/internal/config"
 )
 
-// runHealthcheck runs the subcommand.
-func runHealthcheck(t *testing.T, args ...string) (status int, out, err string) {
-	t.Helper()
-	f := newFixture(nil)
-	status = f.main(t.Context(), append([]string{"log_capturer", "healthcheck"}, args...))
-	return status, f.out.String(), f.err.String()
-}
-
 // serverConfig writes a configuration of an agent at an address.
 func serverConfig(t *testing.T, host, port string) string {
 	t.Helper()
@@ -74,14 +66,14 @@ func TestHealthcheck(t *testing.T) {
 					}
 				}()
 			}
-			status, out, stderr := runHealthcheck(t, "--config", path)
+			status, out, stderr := subcommand(t, "healthcheck", "--config", path)
 			if status != c.status || out != "" || !strings.Contains(stderr, c.err) || (c.err == "") != (stderr == "") {
 				t.Errorf("status %d, %q, %q; want %d and %q", status, out, stderr, c.status, c.err)
 			}
 		})
 	}
 
-	if status, _, stderr := runHealthcheck(t, "web"); status != 2 || !strings.Contains(stderr, `unexpected argument "web"`) {
+	if status, _, stderr := subcommand(t, "healthcheck", "web"); status != 2 || !strings.Contains(stderr, `unexpected argument "web"`) {
 		t.Errorf("an argument: status %d, %q", status, stderr)
 	}
 }
@@ -105,7 +97,7 @@ func TestHealthcheckHostileText(t *testing.T) {
 		served <- err
 	}()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	status, _, stderr := runHealthcheck(t, "--config", serverConfig(t, "127.0.0.1", port))
+	status, _, stderr := subcommand(t, "healthcheck", "--config", serverConfig(t, "127.0.0.1", port))
 	if err := <-served; err != nil {
 		t.Error(err)
 	}

@@ -76,6 +76,14 @@ func newFixture(run runFunc) *fixture {
 	return f
 }
 
+// subcommand runs log_capturer with one.
+func subcommand(t *testing.T, name string, args ...string) (status int, out, err string) {
+	t.Helper()
+	f := newFixture(nil)
+	status = f.main(t.Context(), append([]string{"log_capturer", name}, args...))
+	return status, f.out.String(), f.err.String()
+}
+
 // files writes a right and a wrong configuration.
 func files(t *testing.T) (ok, bad string) {
 	t.Helper()
