@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -96,12 +95,7 @@ func TestHistoryIsBounded(t *testing.T) {
 // TestGuides: the document for trouble has the sections that the page links to, and
 // none besides.
 func TestGuides(t *testing.T) {
-	text, err := os.ReadFile("../../HYBRID_MONITOR_TROUBLESHOOTING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, part, _ := strings.Cut(string(text), "\n## What /health says\n")
-	part, _, _ = strings.Cut(part, "\n## ")
+	part := section(t, "HYBRID_MONITOR_TROUBLESHOOTING.md", "What /health says")
 	var there, known []string
 	for _, m := range regexp.MustCompile(`(?m)^### (.*)$`).FindAllStringSubmatch(part, -1) {
 		there = append(there, m[1])

@@ -205,33 +205,41 @@ func TestScrapeLimit(t *testing.T) {
 	reg.MustRegister(g)
 	o := options()
 	o.Metrics = reg
-	h := handler(o)
-	scrape := func() int {
+	wantLimit(t, handler(o), "/metrics", maxScrapes, g.entered, g.release)
+}
+
+// wantLimit makes so many requests at a time and one more, which must be refused, and
+// gives the answer to that. A request that is let in must tell entered and last until
+// release is closed.
+func wantLimit(t *testing.T, h http.Handler, path string, limit int, entered <-chan struct{}, release chan<- struct{}) (refusal *httptest.ResponseRecorder) {
+	t.Helper()
+	request := func() *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-		return w.Code
+		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w
 	}
-	var scrapes sync.WaitGroup
-	for range maxScrapes {
-		scrapes.Go(func() {
-			if code := scrape(); code != 200 {
-				t.Errorf("got %d", code)
+	var requests sync.WaitGroup
+	for range limit {
+		requests.Go(func() {
+			if w := request(); w.Code != http.StatusOK {
+				t.Errorf("got %d", w.Code)
 			}
 		})
-		<-g.entered
+		<-entered
 	}
-	refused := make(chan int, 1)
-	go func() { refused <- scrape() }()
+	refused := make(chan *httptest.ResponseRecorder, 1)
+	go func() { refused <- request() }()
 	select {
-	case code := <-refused:
-		if code != 503 {
-			t.Errorf("one too many: got %d", code)
+	case refusal = <-refused:
+		if refusal.Code != http.StatusServiceUnavailable {
+			t.Errorf("one too many: got %d", refusal.Code)
 		}
-	case <-g.entered:
+	case <-entered:
 		t.Fatal("one too many was let in")
 	}
-	close(g.release)
-	scrapes.Wait()
+	close(release)
+	requests.Wait()
+	return refusal
 }
 
 // TestAcceptErrorsKeepTheirSlot: a listener that has failed many times can

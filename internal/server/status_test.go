@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -167,34 +168,7 @@ func TestStatusLimit(t *testing.T) {
 		<-release
 		return Overview{}
 	}
-	h := handler(o)
-	request := func() int {
-		r := httptest.NewRequest("GET", StatusPath, nil)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		return w.Code
-	}
-	var requests sync.WaitGroup
-	for range maxListings {
-		requests.Go(func() {
-			if code := request(); code != 200 {
-				t.Errorf("got %d", code)
-			}
-		})
-		<-entered
-	}
-	refused := make(chan int, 1)
-	go func() { refused <- request() }()
-	select {
-	case code := <-refused:
-		if code != http.StatusServiceUnavailable {
-			t.Errorf("one too many: got %d", code)
-		}
-	case <-entered:
-		t.Fatal("one too many was let in")
-	}
-	close(release)
-	requests.Wait()
+	wantLimit(t, handler(o), StatusPath, maxListings, entered, release)
 }
 
 // TestReloadBody: what nobody has asked for is not read.
@@ -238,14 +212,24 @@ func (e *endless) read() int {
 	return e.n
 }
 
-// TestStatusDocument: API.md has each field of the answer, and no other.
-func TestStatusDocument(t *testing.T) {
-	text, err := os.ReadFile("../../API.md")
+// section gives a part of a document of the repository.
+func section(t *testing.T, document, heading string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", document))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, part, _ := strings.Cut(string(text), "\n## GET /api/v1/status\n")
+	_, part, found := strings.Cut(string(text), "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("%s has no section %q", document, heading)
+	}
 	part, _, _ = strings.Cut(part, "\n## ")
+	return part
+}
+
+// TestStatusDocument: API.md has each field of the answer, and no other.
+func TestStatusDocument(t *testing.T) {
+	part := section(t, "API.md", "GET /api/v1/status")
 	said := map[string]bool{}
 	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`"+`.*?) \|`).FindAllStringSubmatch(part, -1) {
 		for _, m := range regexp.MustCompile("`([a-z_.\\[\\]]+)`").FindAllStringSubmatch(row[1], -1) {
