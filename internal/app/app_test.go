@@ -57,11 +57,22 @@ func start(t testing.TB, cfg *config.Config, hard <-chan struct{}) (addr string,
 	return addr, func() error { cancel(); return <-done }
 }
 
-// get asks an agent, over a connection of its own.
+// get asks an agent.
 func get(t testing.TB, addr, path string) (code int, body string) {
 	t.Helper()
+	return ask(t, addr, "GET", path, nil)
+}
+
+// ask asks an agent, over a connection of its own.
+func ask(t testing.TB, addr, method, path string, header http.Header) (code int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = header
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + addr + path)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,34 +109,17 @@ func TestStatusServed(t *testing.T) {
 	if code, _ := get(t, addr, "/debug/pprof/"); code != http.StatusNotFound {
 		t.Errorf("profiles that are off: got %d", code)
 	}
-	ask := func(method, path string, header http.Header) (int, string) {
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header = header
-		res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res.StatusCode, string(b)
-	}
-	if code, body := ask("GET", "/", http.Header{"Accept": {"text/html"}}); code != 200 || !strings.Contains(body, "In trouble: Docker cannot be reached") {
+	if code, body := ask(t, addr, "GET", "/", http.Header{"Accept": {"text/html"}}); code != 200 || !strings.Contains(body, "In trouble: Docker cannot be reached") {
 		t.Errorf("the page: got %d %s", code, body)
 	}
 	// A proxy on this machine tells of somebody elsewhere.
 	elsewhere := http.Header{"X-Forwarded-For": {"192.0.2.1"}}
-	if code, _ := ask("POST", "/-/reload", elsewhere); code != http.StatusUnauthorized {
+	if code, _ := ask(t, addr, "POST", "/-/reload", elsewhere); code != http.StatusUnauthorized {
 		t.Errorf("without the token: got %d", code)
 	}
 	elsewhere.Set("Authorization", "Bearer 0123456789abcdef")
 	// This agent cannot reload; the request got through.
-	if code, body := ask("POST", "/-/reload", elsewhere); code != http.StatusBadRequest || !strings.Contains(body, "cannot reload") {
+	if code, body := ask(t, addr, "POST", "/-/reload", elsewhere); code != http.StatusBadRequest || !strings.Contains(body, "cannot reload") {
 		t.Errorf("with the token: got %d %s", code, body)
 	}
 }
