@@ -392,11 +392,10 @@ func (d dir) Open(name string, flag int) (disk.File, error) {
 	case d.d.readOnly && (n == nil || flag&(os.O_WRONLY|os.O_RDWR) != 0):
 		return nil, syscall.EROFS
 	case n == nil:
-		if err := d.d.change(d.life, Open); err != nil {
+		var err error
+		if n, err = d.create(name, false); err != nil {
 			return nil, err
 		}
-		n = d.d.newNode(false)
-		d.n.rename(func(names map[string]*node) { names[name] = n })
 	case n.isDir:
 		return nil, syscall.EISDIR
 	case flag&os.O_EXCL != 0:
@@ -455,6 +454,16 @@ func (d dir) sync() error {
 	return nil
 }
 
+// create makes a file or a directory. Called with mu held.
+func (d dir) create(name string, isDir bool) (*node, error) {
+	if err := d.d.change(d.life, Open); err != nil {
+		return nil, err
+	}
+	n := d.d.newNode(isDir)
+	d.n.rename(func(names map[string]*node) { names[name] = n })
+	return n, nil
+}
+
 func (d dir) Sub(name string) (disk.Dir, error) {
 	d.d.mu.Lock()
 	defer d.d.mu.Unlock()
@@ -463,11 +472,10 @@ func (d dir) Sub(name string) (disk.Dir, error) {
 	case n == nil && d.d.readOnly:
 		return nil, syscall.EROFS
 	case n == nil:
-		if err := d.d.change(d.life, Open); err != nil {
+		var err error
+		if n, err = d.create(name, true); err != nil {
 			return nil, err
 		}
-		n = d.d.newNode(true)
-		d.n.rename(func(names map[string]*node) { names[name] = n })
 	case !n.isDir:
 		return nil, syscall.ENOTDIR
 	}
