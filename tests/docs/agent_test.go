@@ -21,7 +21,7 @@ func runningAgent(t *testing.T, container string) *startedAgent {
 	d := harness.StartDockerd(t)
 	d.Run(t, harness.ContainerSpec{Name: container, Cmd: []string{"-lines", "0", "-rate", "10", "-prefix", "hello"}})
 	a := &startedAgent{
-		root: moduleRoot(t),
+		root: harness.Root(t),
 		env:  []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + t.TempDir(), "LOKI_URL=http://127.0.0.1:1"},
 	}
 	run(t, a.root, "exec bin/log_capturer -config configs/config.yaml", a.env...)

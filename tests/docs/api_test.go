@@ -2,8 +2,6 @@ package docs
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,7 +18,6 @@ const doctorLine = "bin/log_capturer doctor -config configs/config.yaml"
 func TestAPI(t *testing.T) {
 	harness.NeedDocker(t)
 	agent := runningAgent(t, "api")
-	root := agent.root
 
 	says := func(want ...string) func(string) bool {
 		return func(out string) bool {
@@ -36,7 +33,7 @@ func TestAPI(t *testing.T) {
 			}
 			return json.Unmarshal([]byte(out), &h) == nil && len(h.Problems) == 1 &&
 				strings.HasPrefix(h.Problems[0].What, "the store does not accept lines: ") &&
-				slices.Equal(fields(t, out), fields(t, healthExample(t, root)))
+				slices.Equal(fields(t, out), fields(t, healthExample(t)))
 		},
 		"curl -sS http://127.0.0.1:8401/livez":  says("alive\n"),
 		"curl -sS http://127.0.0.1:8401/readyz": says("ready\n"),
@@ -52,8 +49,8 @@ func TestAPI(t *testing.T) {
 		doctorLine:                                         says("\nok    docker ", "\nFAIL  store connection ", "  agent                 the agent at 127.0.0.1:8401 is ", "the store does not accept lines: ", "\nwarn  container api "),
 		"curl -sS -X POST http://127.0.0.1:8401/-/reload":  says("the new configuration is taken over\n"),
 	}
-	lines := commands(t, filepath.Join(root, "API.md"))
-	for _, line := range append(slices.Clone(lines), commands(t, filepath.Join(root, troubleshooting))...) {
+	lines := commands(t, "API.md")
+	for _, line := range append(slices.Clone(lines), commands(t, troubleshooting)...) {
 		ok := known[line]
 		if ok == nil {
 			t.Errorf("a document names the command %q, which no test runs", line)
@@ -72,24 +69,20 @@ func TestAPI(t *testing.T) {
 			t.Errorf("API.md no longer names %q", line)
 		}
 	}
-	if want := inContract(t, root); !slices.Equal(metrics, want) {
+	if want := inContract(t); !slices.Equal(metrics, want) {
 		t.Errorf("/metrics has\n%q\ndocs/contract.md has\n%q", metrics, want)
 	}
 	agent.ready(t) // again after the reload
 }
 
 // healthExample is the answer of /health in API.md.
-func healthExample(t *testing.T, root string) string {
+func healthExample(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "API.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile("(?s)```json\n(\\{\n  \"status\".*?)```").FindSubmatch(text)
+	m := regexp.MustCompile("(?s)```json\n(\\{\n  \"status\".*?)```").FindStringSubmatch(harness.ReadFile(t, "API.md"))
 	if m == nil {
 		t.Fatal("API.md has no example of /health")
 	}
-	return string(m[1])
+	return m[1]
 }
 
 // fields gives the names of all that is in a JSON object, in its order; nil if it is
@@ -106,14 +99,10 @@ func fields(t *testing.T, object string) (names []string) {
 }
 
 // inContract gives the metrics that docs/contract.md names, sorted.
-func inContract(t *testing.T, root string) (names []string) {
+func inContract(t *testing.T) (names []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "docs", "contract.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range regexp.MustCompile("`(log_capturer_\\w+)[`{]").FindAllSubmatch(text, -1) {
-		names = append(names, string(m[1]))
+	for _, m := range regexp.MustCompile("`(log_capturer_\\w+)[`{]").FindAllStringSubmatch(harness.ReadFile(t, "docs/contract.md"), -1) {
+		names = append(names, m[1])
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

@@ -31,24 +31,6 @@ var notRun = map[string]string{
 	"docker plugin rm loki":      "a plugin that has to be pulled",
 }
 
-func moduleRoot(t *testing.T) string {
-	t.Helper()
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
-
-func read(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(moduleRoot(t), file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // blocks gives the fenced blocks of a language, also those within lists.
 func blocks(text, language string) (all []string) {
 	for _, m := range regexp.MustCompile("(?ms)^( *)```"+language+"\n(.*?)^ *```").FindAllStringSubmatch(text, -1) {
@@ -60,7 +42,7 @@ func blocks(text, language string) (all []string) {
 // TestExamples: each configuration in the guides is taken by what is behind
 // `log_capturer validate`, and by the schema for editors.
 func TestExamples(t *testing.T) {
-	schema, err := jsonschema.NewCompiler().Compile(filepath.Join(moduleRoot(t), "configs", "config.schema.json"))
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join(harness.Root(t), "configs", "config.schema.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,11 +57,11 @@ func TestExamples(t *testing.T) {
 		}
 	}
 	for _, file := range []string{"configs/config.yaml", "deploy/compose/log_capturer.yaml", "deploy/kubernetes/base/config.yaml"} {
-		inEditor(file, read(t, file))
+		inEditor(file, harness.ReadFile(t, file))
 	}
 	env := map[string]string{"TENANT": "team-a", "LOKI_PASSWORD": "secret", "API_KEY": "secret"}
 	for _, guide := range guides {
-		examples := blocks(read(t, guide), "yaml")
+		examples := blocks(harness.ReadFile(t, guide), "yaml")
 		if least := map[string]int{"docs/migrating.md": 4, "docs/recipes.md": 14}[guide]; len(examples) < least {
 			t.Errorf("%s has only %d configurations", guide, len(examples))
 		}
@@ -94,7 +76,7 @@ func TestExamples(t *testing.T) {
 			inEditor(guide, text)
 		}
 		// Other programs' are not checked by them; what is no YAML at all is a slip.
-		for _, text := range blocks(read(t, guide), "yml") {
+		for _, text := range blocks(harness.ReadFile(t, guide), "yml") {
 			var values map[string]any
 			if err := yaml.Unmarshal([]byte(text), &values); err != nil || len(values) == 0 {
 				t.Errorf("%s:\n%s\n%v", guide, text, err)
@@ -127,7 +109,7 @@ func TestGuides(t *testing.T) {
 	}
 	named := map[string]bool{}
 	for _, guide := range guides {
-		for _, line := range commands(t, filepath.Join(agent.root, guide)) {
+		for _, line := range commands(t, guide) {
 			want, ok := known[line]
 			if !ok {
 				t.Errorf("%s names the command %q, which no test runs", guide, line)
@@ -156,7 +138,7 @@ func TestGuides(t *testing.T) {
 func TestGuidesForOtherMachines(t *testing.T) {
 	found := map[string]bool{}
 	for _, guide := range guides {
-		for _, block := range blocks(read(t, guide), "bash") {
+		for _, block := range blocks(harness.ReadFile(t, guide), "bash") {
 			if out, err := exec.Command("bash", "-n", "-c", block).CombinedOutput(); err != nil {
 				t.Errorf("%s:\n%s\n%s", guide, block, out)
 			}
@@ -192,7 +174,7 @@ func slug(heading string) string {
 // TestLinks: what a document links to within the repository is there, heading and
 // all; and every document is linked to.
 func TestLinks(t *testing.T) {
-	root := moduleRoot(t)
+	root := harness.Root(t)
 	var documents []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -216,13 +198,13 @@ func TestLinks(t *testing.T) {
 	anchors := map[string]map[string]bool{}
 	for _, doc := range documents {
 		anchors[doc] = map[string]bool{}
-		for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(read(t, doc), ""), -1) {
+		for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(harness.ReadFile(t, doc), ""), -1) {
 			anchors[doc][slug(m[1])] = true
 		}
 	}
 	linked := map[string]bool{"README.md": true}
 	for _, doc := range documents {
-		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(fence.ReplaceAllString(read(t, doc), ""), -1) {
+		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(fence.ReplaceAllString(harness.ReadFile(t, doc), ""), -1) {
 			target, anchor, _ := strings.Cut(m[1], "#")
 			if strings.Contains(target, "://") {
 				continue

@@ -24,12 +24,8 @@ import (
 // commands gives the lines of a document's sh blocks.
 func commands(t *testing.T, file string) (all []string) {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(text, -1) {
-		for line := range strings.Lines(string(block[1])) {
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(harness.ReadFile(t, file), -1) {
+		for line := range strings.Lines(block[1]) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 				all = append(all, line)
 			}
@@ -96,15 +92,12 @@ func run(t *testing.T, root, line string, env ...string) (out *output, wait func
 // running container.
 func TestReadme(t *testing.T) {
 	harness.NeedDocker(t)
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := harness.Root(t)
 	d := harness.StartDockerd(t)
 	d.Run(t, harness.ContainerSpec{Name: "readme", Cmd: []string{"-lines", "0", "-rate", "10", "-prefix", "hello"}})
 	dataDir := t.TempDir()
 	env := []string{"DOCKER_HOST=" + d.Host, "LOG_CAPTURER_DATA_DIR=" + dataDir, "LOKI_URL="}
-	lines := commands(t, filepath.Join(root, "README.md"))
+	lines := commands(t, "README.md")
 	known := map[string]func(t *testing.T, line string){
 		"make run": func(t *testing.T, line string) {
 			out, _, stop := run(t, root, line, env...)

@@ -26,7 +26,7 @@ const securityDoc = "docs/security.md"
 // TestSecurityNamesTests: each test that the document gives as a proof is there,
 // and each fuzz target of the module is in the document.
 func TestSecurityNamesTests(t *testing.T) {
-	root := moduleRoot(t)
+	root := harness.Root(t)
 	tests := map[string]bool{} // "internal/x TestY"
 	decl := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	for _, top := range []string{"cmd", "internal", "scripts", "tests"} {
@@ -49,7 +49,7 @@ func TestSecurityNamesTests(t *testing.T) {
 		}
 	}
 	named := map[string]bool{}
-	for _, m := range regexp.MustCompile("`([a-z_/]+ (?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(read(t, securityDoc), -1) {
+	for _, m := range regexp.MustCompile("`([a-z_/]+ (?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(harness.ReadFile(t, securityDoc), -1) {
 		named[m[1]] = true
 		if !tests[m[1]] {
 			t.Errorf("%s: there is no %s", securityDoc, m[1])
@@ -136,7 +136,7 @@ func (p *socketProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // nothing else, the agent captures files and streams, and doctor has no complaint.
 func TestSocketProxy(t *testing.T) {
 	harness.NeedDocker(t)
-	text := read(t, securityDoc)
+	text := harness.ReadFile(t, securityDoc)
 	patterns, listed := blocks(text, "regex"), blocks(text, "http")
 	if len(patterns) != 1 || len(listed) != 1 {
 		t.Fatalf("%s has %d patterns and %d lists of requests", securityDoc, len(patterns), len(listed))

@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -22,18 +21,12 @@ const troubleshooting = "HYBRID_MONITOR_TROUBLESHOOTING.md"
 // as a warning or an error, and whatever is given as the reason of a route, is found
 // in the document by its words.
 func TestTroubleshooting(t *testing.T) {
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(root, troubleshooting))
-	if err != nil {
-		t.Fatal(err)
-	}
-	document := words(string(text))
-	quoted := strings.Join(strings.Fields(string(text)), " ")
+	root := harness.Root(t)
+	text := harness.ReadFile(t, troubleshooting)
+	document := words(text)
+	quoted := strings.Join(strings.Fields(text), " ")
 	found := map[string][]string{}
-	err = filepath.WalkDir(filepath.Join(root, "internal"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, "internal"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/lokitest/") {
 			return err
 		}

@@ -7,13 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
 // TestVulncheck: clean, vulnerable and could not check are told apart, by the last
 // line and by the status. What govulncheck is asked is not asked here: its database
 // is on the network.
 func TestVulncheck(t *testing.T) {
-	root := moduleRoot(t)
+	root := harness.Root(t)
 	for _, c := range []struct {
 		name, govulncheck string
 		status            int

@@ -49,11 +49,7 @@ func NewAgent(tb TB, dockerHost, pushURL, extra string) *Agent {
 	tb.Helper()
 	bin := os.Getenv("LOG_CAPTURER_BIN")
 	if bin == "" {
-		root, err := ModuleRoot()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		bin = filepath.Join(root, "bin", "log_capturer")
+		bin = filepath.Join(Root(tb), "bin", "log_capturer")
 	}
 	if _, err := os.Stat(bin); err != nil {
 		missing(tb, "the agent's binary is missing (make build): "+err.Error())

@@ -380,13 +380,9 @@ func (d *Dockerd) removeTraces() error {
 // buildLogwriter builds the static writer for the image.
 func (d *Dockerd) buildLogwriter() []byte {
 	d.tb.Helper()
-	root, err := ModuleRoot()
-	if err != nil {
-		d.tb.Fatal(err)
-	}
 	out := filepath.Join(d.dir, "logwriter")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./tests/logwriter")
-	cmd.Dir = root
+	cmd.Dir = Root(d.tb)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		d.tb.Fatalf("build the log writer: %v\n%s", err, text)

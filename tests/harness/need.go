@@ -32,9 +32,9 @@ func missing(tb TB, why string) {
 	tb.Skipf("%s (%s=1 makes this a failure)", why, requireEnv)
 }
 
-// ModuleRoot gives the directory of the go.mod above the working directory,
+// moduleRoot gives the directory of the go.mod above the working directory,
 // which is the package's during its test.
-func ModuleRoot() (string, error) {
+func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -49,4 +49,24 @@ func ModuleRoot() (string, error) {
 		}
 		dir = parent
 	}
+}
+
+// Root is the directory of the repository.
+func Root(tb TB) string {
+	tb.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return root
+}
+
+// ReadFile gives the text of a file of the repository.
+func ReadFile(tb TB, name string) string {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join(Root(tb), name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
 }

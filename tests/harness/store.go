@@ -70,7 +70,7 @@ func findStore() (string, error) {
 		}
 		return filepath.Abs(bin)
 	}
-	root, err := ModuleRoot()
+	root, err := moduleRoot()
 	if err != nil {
 		return "", err
 	}

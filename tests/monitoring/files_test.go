@@ -76,24 +76,6 @@ type dashboard struct {
 	Panels                  []panel
 }
 
-func root(t *testing.T) string {
-	t.Helper()
-	dir, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func read(t *testing.T, path ...string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(append([]string{root(t)}, path...)...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // readRules gives the rules of alerts.yml, in their order.
 func readRules(t *testing.T) (all []rule) {
 	t.Helper()
@@ -103,7 +85,7 @@ func readRules(t *testing.T) (all []rule) {
 			Rules []rule
 		}
 	}
-	if err := yaml.Unmarshal([]byte(read(t, "deploy", "prometheus", "alerts.yml")), &file); err != nil {
+	if err := yaml.Unmarshal([]byte(harness.ReadFile(t, "deploy/prometheus/alerts.yml")), &file); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range file.Groups {
@@ -118,7 +100,7 @@ func readRules(t *testing.T) (all []rule) {
 // readDashboards gives the dashboards by the names of their files.
 func readDashboards(t *testing.T) map[string]dashboard {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(root(t), "deploy", "grafana", "dashboards", "*.json"))
+	names, err := filepath.Glob(filepath.Join(harness.Root(t), "deploy", "grafana", "dashboards", "*.json"))
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no dashboards: %v", err)
 	}
@@ -140,7 +122,7 @@ func readDashboards(t *testing.T) map[string]dashboard {
 // readRunbooks gives the runbooks' texts by the names of their alerts.
 func readRunbooks(t *testing.T) map[string]string {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(root(t), "docs", "runbooks", "*.md"))
+	names, err := filepath.Glob(filepath.Join(harness.Root(t), "docs", "runbooks", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +130,7 @@ func readRunbooks(t *testing.T) map[string]string {
 	for _, name := range names {
 		base := strings.TrimSuffix(filepath.Base(name), ".md")
 		if base != "README" {
-			all[base] = read(t, "docs", "runbooks", base+".md")
+			all[base] = harness.ReadFile(t, filepath.Join("docs", "runbooks", base+".md"))
 		}
 	}
 	return all
@@ -188,7 +170,7 @@ func metricsIn(query string) []string {
 func contract(t *testing.T) map[string]bool {
 	t.Helper()
 	all := make(map[string]bool)
-	for _, m := range ownMetric.FindAllStringSubmatch(read(t, "docs", "contract.md"), -1) {
+	for _, m := range ownMetric.FindAllStringSubmatch(harness.ReadFile(t, "docs/contract.md"), -1) {
 		all[m[1]] = true
 	}
 	if len(all) < 50 {

@@ -37,7 +37,7 @@ type prometheus struct {
 func startPrometheus(t *testing.T, targets ...string) *prometheus {
 	t.Helper()
 	var config map[string]any
-	if err := yaml.Unmarshal([]byte(read(t, "deploy", "prometheus", "prometheus.yml")), &config); err != nil {
+	if err := yaml.Unmarshal([]byte(harness.ReadFile(t, "deploy/prometheus/prometheus.yml")), &config); err != nil {
 		t.Fatal(err)
 	}
 	config["global"] = map[string]any{"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -45,7 +45,7 @@ func startPrometheus(t *testing.T, targets ...string) *prometheus {
 	if !ok || len(files) != 1 {
 		t.Fatalf("rule_files: %v", config["rule_files"])
 	}
-	config["rule_files"] = []string{filepath.Join(root(t), "deploy", "prometheus", fmt.Sprint(files[0]))}
+	config["rule_files"] = []string{filepath.Join(harness.Root(t), "deploy", "prometheus", fmt.Sprint(files[0]))}
 	jobs, ok := config["scrape_configs"].([]any)
 	if !ok || len(jobs) != 1 {
 		t.Fatalf("scrape_configs: %v", config["scrape_configs"])

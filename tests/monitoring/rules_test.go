@@ -10,6 +10,8 @@ import (
 	"text/template"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
 const runbookBase = "https://github.com/log-capturer/log_capturer/blob/main/docs/runbooks/"
@@ -105,7 +107,7 @@ func TestAlertsAreTested(t *testing.T) {
 	var cases []ruleCase
 	for _, name := range ruleTests {
 		var file struct{ Tests []ruleCase }
-		if err := yaml.Unmarshal([]byte(read(t, "deploy", "prometheus", name)), &file); err != nil {
+		if err := yaml.Unmarshal([]byte(harness.ReadFile(t, filepath.Join("deploy", "prometheus", name))), &file); err != nil {
 			t.Fatal(err)
 		}
 		cases = append(cases, file.Tests...)
@@ -149,7 +151,7 @@ func TestPromtool(t *testing.T) {
 		append([]string{"test", "rules"}, ruleTests...),
 	} {
 		cmd := exec.CommandContext(t.Context(), "promtool", args...)
-		cmd.Dir = filepath.Join(root(t), "deploy", "prometheus")
+		cmd.Dir = filepath.Join(harness.Root(t), "deploy", "prometheus")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
@@ -175,7 +177,7 @@ var sections = []string{"Meaning", "Look", "Causes and remedies", "Escalate"}
 func TestRunbooks(t *testing.T) {
 	promises := contract(t)
 	runbooks := readRunbooks(t)
-	index := read(t, "docs", "runbooks", "README.md")
+	index := harness.ReadFile(t, "docs/runbooks/README.md")
 	for _, r := range readRules(t) {
 		if r.Alert == "" {
 			continue

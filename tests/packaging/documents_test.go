@@ -7,12 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
 // TestDocuments: the files and targets that commands for other machines name are
 // there, and the commands are shell.
 func TestDocuments(t *testing.T) {
-	makefile := read(t, "Makefile")
+	makefile := harness.ReadFile(t, "Makefile")
 	for _, document := range []string{"README.md", "docs/rollout.md"} {
 		text := strings.Join(blocks(t, document), "\n")
 		if text == "" {
@@ -30,8 +32,8 @@ func TestDocuments(t *testing.T) {
 				t.Errorf("%s: make has no target %s", document, target[1])
 			}
 		}
-		for _, file := range regexp.MustCompile(`deploy/[\w./-]+\w`).FindAllString(read(t, document), -1) {
-			if _, err := os.Stat(filepath.Join(root(t), file)); err != nil {
+		for _, file := range regexp.MustCompile(`deploy/[\w./-]+\w`).FindAllString(harness.ReadFile(t, document), -1) {
+			if _, err := os.Stat(filepath.Join(harness.Root(t), file)); err != nil {
 				t.Errorf("%s: %v", document, err)
 			}
 		}
@@ -41,14 +43,14 @@ func TestDocuments(t *testing.T) {
 // TestRolloutNames: what docs/rollout.md asks kubectl for has the names that the
 // manifests give.
 func TestRolloutNames(t *testing.T) {
-	text := read(t, "docs/rollout.md")
-	daemonSet := read(t, "deploy/kubernetes/base/daemonset.yaml")
+	text := harness.ReadFile(t, "docs/rollout.md")
+	daemonSet := harness.ReadFile(t, "deploy/kubernetes/base/daemonset.yaml")
 	named := regexp.MustCompile(`kubectl --namespace (\S+) .*?daemonset/([\w-]+)`).FindAllStringSubmatch(text, -1)
 	if len(named) < 4 {
 		t.Fatalf("%d commands", len(named))
 	}
 	for _, m := range named {
-		if !strings.Contains(read(t, "deploy/kubernetes/base/kustomization.yaml"), "\nnamespace: "+m[1]+"\n") ||
+		if !strings.Contains(harness.ReadFile(t, "deploy/kubernetes/base/kustomization.yaml"), "\nnamespace: "+m[1]+"\n") ||
 			!strings.Contains(daemonSet, "\n  name: "+m[2]+"\n") {
 			t.Errorf("%s", m[0])
 		}
@@ -57,7 +59,7 @@ func TestRolloutNames(t *testing.T) {
 	if len(variables) != 1 {
 		t.Fatalf("rollback switches: %q", variables)
 	}
-	if enabled := "enabled: ${" + variables[0][1] + ":-true}"; !strings.Contains(read(t, "deploy/kubernetes/base/config.yaml"), enabled) {
+	if enabled := "enabled: ${" + variables[0][1] + ":-true}"; !strings.Contains(harness.ReadFile(t, "deploy/kubernetes/base/config.yaml"), enabled) {
 		t.Errorf("the configuration has no %q", enabled)
 	}
 }

@@ -32,9 +32,9 @@ func buildImage(t *testing.T, docker func(args ...string) string, port string) {
 	for name, text := range map[string]string{
 		ca: "-----BEGIN CERTIFICATE-----\n",
 		// The tests of the documents, and who runs an agent here, have the usual port.
-		config:                                  replaced(t, read(t, "configs/config.yaml"), "port: 8401", "port: "+port),
-		filepath.Join(context, ".dockerignore"): read(t, ".dockerignore"),
-		filepath.Join(context, "Dockerfile"):    read(t, "Dockerfile"),
+		config:                                  replaced(t, harness.ReadFile(t, "configs/config.yaml"), "port: 8401", "port: "+port),
+		filepath.Join(context, ".dockerignore"): harness.ReadFile(t, ".dockerignore"),
+		filepath.Join(context, "Dockerfile"):    harness.ReadFile(t, "Dockerfile"),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -186,7 +186,7 @@ func TestImage(t *testing.T) {
 func asKubernetes(t *testing.T, docker func(args ...string) string, d *harness.Dockerd, store string) {
 	dir, port := t.TempDir(), freePort(t)
 	config := filepath.Join(dir, "config.yaml")
-	if err := os.WriteFile(config, []byte(replaced(t, read(t, "deploy/kubernetes/base/config.yaml"), "port: 8401", "port: "+port)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(replaced(t, harness.ReadFile(t, "deploy/kubernetes/base/config.yaml"), "port: 8401", "port: "+port)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	id := docker("run", "--detach", "--name", "k8s_log-capturer_pod", "--network", "host", "--label", "io.kubernetes.container.name=log-capturer",

@@ -19,32 +19,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// root is the repository.
-func root(t *testing.T) string {
-	t.Helper()
-	dir, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// read gives a file of the repository.
-func read(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root(t), name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // agentBin is the agent's binary: LOG_CAPTURER_BIN, else bin/log_capturer.
 func agentBin(t *testing.T) string {
 	t.Helper()
 	bin := os.Getenv("LOG_CAPTURER_BIN")
 	if bin == "" {
-		bin = filepath.Join(root(t), "bin", "log_capturer")
+		bin = filepath.Join(harness.Root(t), "bin", "log_capturer")
 	}
 	if _, err := os.Stat(bin); err != nil {
 		t.Fatalf("the agent's binary is missing (make build): %v", err)
@@ -83,7 +63,7 @@ func try(t *testing.T, env []string, name string, args ...string) (string, error
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir = root(t)
+	cmd.Dir = harness.Root(t)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -96,7 +76,7 @@ func try(t *testing.T, env []string, name string, args ...string) (string, error
 // one that reads it. Lines that are continued are joined.
 func blocks(t *testing.T, document string) (all []string) {
 	t.Helper()
-	for _, m := range regexp.MustCompile("(?s)```bash\n(.*?)```").FindAllStringSubmatch(read(t, document), -1) {
+	for _, m := range regexp.MustCompile("(?s)```bash\n(.*?)```").FindAllStringSubmatch(harness.ReadFile(t, document), -1) {
 		all = append(all, strings.ReplaceAll(m[1], "\\\n", ""))
 	}
 	return all

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
 // checkout copies the source to a directory of another name: without what is built
@@ -54,7 +56,7 @@ func checkout(t *testing.T, from, name string) string {
 func release(t *testing.T, dir, version string, env ...string) string {
 	t.Helper()
 	out := filepath.Join(dir, "out")
-	env = append(env, "OUT="+out, "VERSION="+version, "SOURCE_DATE_EPOCH=1700000000", "NFPM="+filepath.Join(root(t), "bin", "nfpm"))
+	env = append(env, "OUT="+out, "VERSION="+version, "SOURCE_DATE_EPOCH=1700000000", "NFPM="+filepath.Join(harness.Root(t), "bin", "nfpm"))
 	command(t, env, filepath.Join(dir, "scripts", "release.sh"))
 	return out
 }
@@ -62,7 +64,7 @@ func release(t *testing.T, dir, version string, env ...string) string {
 // TestReleaseIsReproducible: two builds in different directories, of people with
 // different habits, are the same byte for byte.
 func TestReleaseIsReproducible(t *testing.T) {
-	here := checkout(t, root(t), "here")
+	here := checkout(t, harness.Root(t), "here")
 	there := checkout(t, here, "another-place") // a copy of the copy, whoever is editing
 	one := release(t, here, "v1.2.3", "TZ=UTC", "LC_ALL=C")
 	two := release(t, there, "v1.2.3", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-p=1")
@@ -148,7 +150,7 @@ func TestDebianPackage(t *testing.T) {
 		t.Skip("dpkg wants root")
 	}
 	arch := strings.TrimSpace(command(t, nil, "dpkg", "--print-architecture"))
-	src := checkout(t, root(t), "source")
+	src := checkout(t, harness.Root(t), "source")
 	deb := func(version, debian string) string {
 		return filepath.Join(release(t, src, version, "ARCHS="+arch), "log-capturer_"+debian+"_"+arch+".deb")
 	}
@@ -162,7 +164,7 @@ func TestDebianPackage(t *testing.T) {
 	const conf = "etc/log_capturer/config.yaml"
 	command(t, []string{"LOKI_URL=http://127.0.0.1:3100"}, bin, "validate", "--config", d.path(conf))
 	unit := d.text("lib/systemd/system/log_capturer.service")
-	if unit != read(t, unitFile) {
+	if unit != harness.ReadFile(t, unitFile) {
 		t.Errorf("the unit installed is\n%s", unit)
 	}
 	// What the unit names is what the package has.
@@ -207,7 +209,7 @@ func TestDebianPackage(t *testing.T) {
 
 // TestVersionIsChecked: before anything is built.
 func TestVersionIsChecked(t *testing.T) {
-	_, err := try(t, []string{"OUT=" + t.TempDir(), "VERSION=v1/2"}, filepath.Join(root(t), "scripts", "release.sh"))
+	_, err := try(t, []string{"OUT=" + t.TempDir(), "VERSION=v1/2"}, filepath.Join(harness.Root(t), "scripts", "release.sh"))
 	if err == nil || !strings.Contains(err.Error(), "VERSION=v1/2 is no version") {
 		t.Error(err)
 	}

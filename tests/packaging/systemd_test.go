@@ -36,7 +36,7 @@ func directives(unit string) map[string][]string {
 // were taken over.
 func TestUnit(t *testing.T) {
 	analyze := need(t, "systemd-analyze")
-	unit := read(t, unitFile)
+	unit := harness.ReadFile(t, unitFile)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "log_capturer.service")
 	// Where the package puts the binary there is none on this machine.
@@ -54,7 +54,7 @@ func TestUnit(t *testing.T) {
 	if figure == nil {
 		t.Fatalf("no figure in\n%s", out)
 	}
-	if documented := "(`systemd-analyze security`: " + figure[1] + ","; !strings.Contains(strings.Join(strings.Fields(read(t, "README.md")), " "), documented) {
+	if documented := "(`systemd-analyze security`: " + figure[1] + ","; !strings.Contains(strings.Join(strings.Fields(harness.ReadFile(t, "README.md")), " "), documented) {
 		t.Errorf("README.md does not say %q", documented)
 	}
 
@@ -63,7 +63,7 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("LOKI_URL", "http://127.0.0.1:3100")
-	cfg, err := config.Load(filepath.Join(root(t), "configs", "config.yaml"), os.LookupEnv)
+	cfg, err := config.Load(filepath.Join(harness.Root(t), "configs", "config.yaml"), os.LookupEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestUnit(t *testing.T) {
 func TestUnitRestrictions(t *testing.T) {
 	harness.NeedDocker(t)
 	setpriv, unshare := need(t, "setpriv"), need(t, "unshare")
-	unit := directives(read(t, unitFile))
+	unit := directives(harness.ReadFile(t, unitFile))
 	const uid = 65533
 	for key, want := range map[string]string{
 		"AmbientCapabilities": "CAP_DAC_READ_SEARCH", "CapabilityBoundingSet": "CAP_DAC_READ_SEARCH",
