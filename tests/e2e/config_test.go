@@ -237,6 +237,19 @@ func noStreams(t *testing.T, a *harness.Agent) {
 	edit(t, a, "sinks: {loki: {", "monitors: {container: {streaming: {enabled: false}}}\nsinks: {loki: {")
 }
 
+// setMode changes a path's mode until the test has ended.
+func setMode(t *testing.T, path string, mode fs.FileMode) {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(path, st.Mode().Perm()) }) // it may have gone
+}
+
 // TestNoPermission: a user that may not enter Docker's directory is told which
 // path, which mode and what to do; when that is done the logs are read.
 func TestNoPermission(t *testing.T) {
@@ -246,19 +259,8 @@ func TestNoPermission(t *testing.T) {
 	w.mayLog = []string{"log cannot be read"}
 	// Docker itself may be asked.
 	engine := filepath.Dir(w.d.DataRoot)
-	mode := func(path string, m fs.FileMode) {
-		t.Helper()
-		st, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(path, m); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = os.Chmod(path, st.Mode().Perm()) }) // it may have gone
-	}
-	mode(engine, 0o711)
-	mode(strings.TrimPrefix(w.d.Host, "unix://"), 0o666)
+	setMode(t, engine, 0o711)
+	setMode(t, strings.TrimPrefix(w.d.Host, "unix://"), 0o666)
 	a := w.newAgent("", "")
 	noStreams(t, a)
 	dir, err := os.MkdirTemp("", "lc-nobody")
@@ -299,10 +301,10 @@ func TestNoPermission(t *testing.T) {
 	if n := strings.Count(a.Log(), "log cannot be read"); n != 1 || !contains(a.Log(), "CAP_DAC_READ_SEARCH") {
 		t.Errorf("said %d times:\n%s", n, a.Log())
 	}
-	mode(w.d.DataRoot, 0o711)
-	mode(w.d.ContainersDir(), 0o711)
-	mode(filepath.Dir(w.d.LogPath(id)), 0o755)
-	mode(w.d.LogPath(id), 0o644)
+	setMode(t, w.d.DataRoot, 0o711)
+	setMode(t, w.d.ContainersDir(), 0o711)
+	setMode(t, filepath.Dir(w.d.LogPath(id)), 0o755)
+	setMode(t, w.d.LogPath(id), 0o644)
 	w.once(o)
 	w.health(a, 15*time.Second, 200, "ok", nil)
 	if !contains(a.Log(), "all logs can be read again") {

@@ -231,17 +231,6 @@ func TestDoctorNoPermission(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	mode := func(path string, m fs.FileMode) {
-		t.Helper()
-		st, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(path, m); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = os.Chmod(path, st.Mode().Perm()) }) // it may have gone
-	}
 	edit(t, a, a.DataDir(), filepath.Join(dir, "data"))
 	for from, to := range map[string]string{a.Bin: "log_capturer", a.Config: "config.yaml"} {
 		text, err := os.ReadFile(from)
@@ -252,26 +241,26 @@ func TestDoctorNoPermission(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mode(dir, 0o755)
+	setMode(t, dir, 0o755)
 	a.Bin, a.Config = filepath.Join(dir, "log_capturer"), filepath.Join(dir, "config.yaml")
 	a.User = &syscall.Credential{Uid: nobody, Gid: nobody}
 
-	mode(filepath.Dir(w.d.DataRoot), 0o711)
+	setMode(t, filepath.Dir(w.d.DataRoot), 0o711)
 	d := diagnose(t, a)
 	d.ends(1)
 	d.says("docker", doctor.Fail, "no permission on "+strings.TrimPrefix(w.d.Host, "unix://")+" as user 65534", "SupplementaryGroups")
 	d.says("docker api", doctor.Skip)
 	d.says("data_dir", doctor.Fail, "permission denied", "writable for the agent's user")
 
-	mode(strings.TrimPrefix(w.d.Host, "unix://"), 0o666)
+	setMode(t, strings.TrimPrefix(w.d.Host, "unix://"), 0o666)
 	d = diagnose(t, a)
 	d.ends(1)
 	d.says("docker", doctor.OK)
 	d.says("containers directory", doctor.Fail, "permission denied", "CAP_DAC_READ_SEARCH")
 	d.shows("doc-closed", "streaming", doctor.Warn, "the log file cannot be read")
 
-	mode(w.d.DataRoot, 0o711)
-	mode(w.d.ContainersDir(), 0o711)
+	setMode(t, w.d.DataRoot, 0o711)
+	setMode(t, w.d.ContainersDir(), 0o711)
 	d = diagnose(t, a)
 	d.ends(1)
 	d.says("log files", doctor.Fail, "1 of 1 cannot be read", "CAP_DAC_READ_SEARCH")
