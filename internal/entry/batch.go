@@ -18,6 +18,9 @@ type Source struct {
 	Lane int
 	// Method is how the log is read: "file_monitor" or "streaming".
 	Method string
+	// Path is the log's file, by the name that it has while it is written to; empty for
+	// a log that is streamed, and where it is not known.
+	Path string
 	// Labels are the label sets by class.
 	Labels [NumClasses]Labels
 	// Metadata accompanies every line: Loki's structured metadata.
@@ -61,15 +64,31 @@ const (
 	// FlagRefused marks a line that the store will never take. Set by a sink,
 	// which adds a Refusal to the batch.
 	FlagRefused
+	// FlagOpen marks a line of which the text began to come before its section did:
+	// it begins at Section.Open of its stream.
+	FlagOpen
 )
 
 // Line is one line of a batch; its text is Batch.Text[Off:Off+Len].
 type Line struct {
-	Time  int64 // nanoseconds since the Unix epoch
-	Off   uint32
-	Len   uint32
+	Time int64 // nanoseconds since the Unix epoch
+	Off  uint32
+	Len  uint32
+	// At tells where the line begins: in a file, as many bytes behind Section.From
+	// (Section.Place adds them up); of a log that is streamed, the ordinal of its entry among
+	// those of its stream and Time, as in Position. 0 also where that is not known.
+	At    uint32
 	Class Class
 	Flags Flags
+}
+
+// Place is a place in a file of a log, for people who look a line up there. It
+// is no Position: an inode number may be another file's by then.
+type Place struct {
+	// Inode is the file's inode number; 0: the place is not known.
+	Inode uint64
+	// Offset is the number of bytes of the file (uncompressed) before the place.
+	Offset int64
 }
 
 // PartState says where the lines of one class in a section are.
@@ -98,6 +117,10 @@ type Section struct {
 	Source *Source
 	First  int
 	Count  int
+	// From is the place from which on the lines were read; zero if they were streamed.
+	From Place
+	// Open is, by stream, where the text of lines with FlagOpen begins.
+	Open [NumStreams]Place
 	// Lines and Bytes (of text) by class.
 	Lines [NumClasses]int32
 	Bytes [NumClasses]int64
@@ -147,16 +170,43 @@ func (b *Batch) Size() int { return len(b.Text) + lineOverhead*len(b.Lines) }
 
 // Begin opens a section for lines of src. Every Begin is followed by an End
 // before the next Begin.
-func (b *Batch) Begin(src *Source) {
-	b.Sections = append(b.Sections, Section{Source: src, First: len(b.Lines)})
+func (b *Batch) Begin(src *Source) { b.BeginAt(src, Place{}) }
+
+// BeginAt is Begin for lines that are read from a place of a file on.
+func (b *Batch) BeginAt(src *Source, from Place) {
+	b.Sections = append(b.Sections, Section{Source: src, First: len(b.Lines), From: from})
 }
 
 // Add appends a line to the open section. Its text is what has been appended
 // to Text since the offset off.
 func (b *Batch) Add(time int64, off int, class Class, flags Flags) {
+	b.AddAt(time, off, class, flags, 0)
+}
+
+// AddAt is Add for a line of which it is known where it begins (Line.At).
+func (b *Batch) AddAt(time int64, off int, class Class, flags Flags, at uint32) {
 	b.Lines = append(b.Lines, Line{
-		Time: time, Off: uint32(off), Len: uint32(len(b.Text) - off), Class: class, Flags: flags,
+		Time: time, Off: uint32(off), Len: uint32(len(b.Text) - off), At: at, Class: class, Flags: flags,
 	})
+}
+
+// AddOpen is Add for a line whose text began to come before its section did, at a
+// place. A section has one such line of a stream, or pieces of it.
+func (b *Batch) AddOpen(time int64, off int, class Class, flags Flags, began Place) {
+	b.Sections[len(b.Sections)-1].Open[class.Stream()] = began
+	b.AddAt(time, off, class, flags|FlagOpen, 0)
+}
+
+// Place gives where in a file the entry begins with which a line of a section does;
+// the zero Place if that is not known.
+func (s *Section) Place(l *Line) Place {
+	switch {
+	case l.Flags&FlagOpen != 0:
+		return s.Open[l.Class.Stream()]
+	case s.From.Inode == 0:
+		return Place{}
+	}
+	return Place{Inode: s.From.Inode, Offset: s.From.Offset + int64(l.At)}
 }
 
 // End closes the open section, counts its lines and gives the section. A
@@ -186,7 +236,8 @@ func (b *Batch) End() *Section {
 // nil: all, as a section of their own, and gives that as End does. Spans are not
 // copied.
 func (b *Batch) CopySection(from *Batch, s *Section, want func(*Line) bool) *Section {
-	b.Begin(s.Source)
+	b.BeginAt(s.Source, s.From)
+	b.Sections[len(b.Sections)-1].Open = s.Open
 	lines := from.SectionLines(s)
 	for i := range lines {
 		l := &lines[i]
@@ -195,7 +246,7 @@ func (b *Batch) CopySection(from *Batch, s *Section, want func(*Line) bool) *Sec
 		}
 		off := len(b.Text)
 		b.Text = append(b.Text, from.Message(l)...)
-		b.Add(l.Time, off, l.Class, l.Flags)
+		b.AddAt(l.Time, off, l.Class, l.Flags, l.At)
 	}
 	return b.End()
 }

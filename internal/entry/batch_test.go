@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -209,6 +210,36 @@ func TestBatchSize(t *testing.T) {
 	b.End()
 	if b.Size() != one+lineOverhead {
 		t.Errorf("End adds %d", b.Size()-one-lineOverhead)
+	}
+}
+
+func TestPlace(t *testing.T) {
+	var b Batch
+	b.BeginAt(&Source{}, Place{Inode: 7, Offset: 100})
+	b.AddOpen(1, 0, ClassStderr, FlagPartial, Place{Inode: 6, Offset: 900})
+	b.AddAt(1, 0, ClassStdout, 0, 20)
+	b.AddOpen(1, 0, ClassStdout, 0, Place{Inode: 7, Offset: 90})
+	b.AddAt(2, 0, ClassMalformed, 0, 0)
+	b.End()
+	b.Begin(&Source{}) // a stream's
+	b.AddAt(3, 0, ClassStdout, 0, 2)
+	b.End()
+	var copied Batch
+	for i := range b.Sections {
+		copied.CopySection(&b, &b.Sections[i], nil)
+	}
+	want := []Place{{6, 900}, {7, 120}, {7, 90}, {7, 100}, {}}
+	for _, b := range []*Batch{&b, &copied} {
+		var got []Place
+		for i := range b.Sections {
+			s := &b.Sections[i]
+			for k := range b.SectionLines(s) {
+				got = append(got, s.Place(&b.SectionLines(s)[k]))
+			}
+		}
+		if !slices.Equal(got, want) || b.Lines[0].Flags&FlagPartial == 0 || b.Lines[4].At != 2 {
+			t.Errorf("places %v, want %v; %+v", got, want, b.Lines)
+		}
 	}
 }
 

@@ -11,17 +11,23 @@ import (
 // table. Integers are varints, as encoding/binary writes them; a string is its
 // length and its bytes.
 //
-//	version  one byte, 1
+//	version  one byte, 2
 //	sources  number; each: length in bytes (4, little-endian), then id, name,
-//	         method, for each class its labels, the metadata; a list of labels
-//	         is its number and name, value of each
-//	sections number; each: index of the source, number of lines by class
+//	         method, for each class its labels, the metadata, path; a list of
+//	         labels is its number and name, value of each
+//	sections number; each: index of the source, number of lines by class, From
+//	         and, for each stream, Open: a place is inode number and offset
 //	lines    each: class | flags<<2 (one byte), time less that of the line
-//	         before (signed), length of the text
+//	         before (signed), length of the text, At less that of the line
+//	         before (signed)
 //	text     of all lines, to the end
+//
+// Version 1, which is still read, has no paths, no places and no At.
 const (
-	binaryVersion = 1
-	classBits     = 2
+	binaryVersion = 2
+	// firstBinaryVersion is the oldest that is read.
+	firstBinaryVersion = 1
+	classBits          = 2
 	// maxLabels bounds the labels of one set that a decoder believes in.
 	maxLabels = 1024
 	// maxKnownSources bounds what a Decoder remembers between batches.
@@ -76,14 +82,19 @@ func (b *Batch) AppendParts(dst []byte, in PartState) (out []byte, lines int, ol
 		for _, n := range n {
 			dst = binary.AppendUvarint(dst, uint64(n))
 		}
+		dst = appendPlace(dst, s.From)
+		for _, p := range s.Open {
+			dst = appendPlace(dst, p)
+		}
 	}
 	oldest = math.MaxInt64
-	last := int64(0)
+	last, lastAt := int64(0), int64(0)
 	b.eachIn(in, func(l *Line) {
 		dst = append(dst, byte(l.Class)|byte(l.Flags)<<classBits)
 		dst = binary.AppendVarint(dst, l.Time-last)
 		dst = binary.AppendUvarint(dst, uint64(l.Len))
-		last = l.Time
+		dst = binary.AppendVarint(dst, int64(l.At)-lastAt)
+		last, lastAt = l.Time, int64(l.At)
 		oldest = min(oldest, l.Time)
 		lines++
 	})
@@ -125,7 +136,12 @@ func appendSource(dst []byte, src *Source) []byte {
 	for _, l := range src.Labels {
 		dst = appendLabels(dst, l.Pairs())
 	}
-	return appendLabels(dst, src.Metadata)
+	dst = appendLabels(dst, src.Metadata)
+	return appendString(dst, src.Path)
+}
+
+func appendPlace(dst []byte, p Place) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(dst, p.Inode), uint64(p.Offset))
 }
 
 func appendLabels(dst []byte, labels []Label) []byte {
@@ -164,13 +180,13 @@ type Decoder struct {
 // the bytes are not what AppendParts wrote.
 func (d *Decoder) Decode(b *Batch, data []byte) error {
 	b.Reset()
-	if len(data) == 0 || data[0] != binaryVersion {
-		if len(data) == 0 {
-			return fmt.Errorf("%w: no bytes", errDamaged)
-		}
-		return fmt.Errorf("%w: %d, this agent knows %d", ErrBinaryVersion, data[0], binaryVersion)
+	if len(data) == 0 {
+		return fmt.Errorf("%w: no bytes", errDamaged)
 	}
-	r := reader{data: data[1:]}
+	if data[0] < firstBinaryVersion || data[0] > binaryVersion {
+		return fmt.Errorf("%w: %d, this agent knows %d to %d", ErrBinaryVersion, data[0], firstBinaryVersion, binaryVersion)
+	}
+	r := reader{data: data[1:], places: data[0] > 1}
 	d.readSources(&r)
 	lines := d.readSections(&r, b)
 	r.readLines(b, lines)
@@ -192,7 +208,7 @@ func (d *Decoder) readSources(r *reader) {
 		n := binary.LittleEndian.Uint32(r.data)
 		r.data = r.data[4:]
 		blob := r.take("length of a source", uint64(n))
-		src := d.known[string(blob)]
+		src := d.known[string(blob)] // of either version: with the path it is longer
 		if src == nil {
 			if src = d.source(r, blob); src == nil {
 				return
@@ -204,13 +220,16 @@ func (d *Decoder) readSources(r *reader) {
 
 // source makes a Source from its binary form, or gives nil and fails r.
 func (d *Decoder) source(r *reader, blob []byte) *Source {
-	f := reader{data: blob}
+	f := reader{data: blob, places: r.places}
 	src := &Source{Lane: d.Lane, ID: f.string("ID"), Name: f.string("name"), Method: f.string("method")}
 	for c := range src.Labels {
 		pairs := f.labels("labels")
 		src.Labels[c] = NewLabels(pairs...)
 	}
 	src.Metadata = f.labels("metadata")
+	if f.places {
+		src.Path = f.string("path")
+	}
 	if f.bad == "" && len(f.data) > 0 {
 		f.fail("bytes behind a source")
 	}
@@ -250,6 +269,12 @@ func (d *Decoder) readSections(r *reader, b *Batch) (lines int) {
 				s.State[c] = PartPending
 			}
 		}
+		if r.places {
+			s.From = r.place()
+			for i := range s.Open {
+				s.Open[i] = r.place()
+			}
+		}
 		if lines += s.Count; s.Count == 0 || lines > len(r.data)/minLine {
 			r.fail("sections of too few or too many lines")
 			return 0
@@ -263,7 +288,7 @@ func (d *Decoder) readSections(r *reader, b *Batch) (lines int) {
 const minLine = 3
 
 func (r *reader) readLines(b *Batch, lines int) {
-	off, last := uint64(0), int64(0)
+	off, last, at := uint64(0), int64(0), int64(0)
 	for i := range b.Sections {
 		s := &b.Sections[i]
 		var n [NumClasses]int32
@@ -271,16 +296,21 @@ func (r *reader) readLines(b *Batch, lines int) {
 			tag := r.take("class of a line", 1)
 			delta := r.varint("time of a line")
 			size := r.uvarint("length of a line")
+			if r.places {
+				at += r.varint("place of a line")
+			}
 			if r.bad != "" {
 				return
 			}
 			class := Class(tag[0] & (1<<classBits - 1))
-			if class >= NumClasses || size > math.MaxInt32 || off+size > uint64(len(r.data)) {
-				r.fail("a line of no class, or too long")
+			if class >= NumClasses || size > math.MaxInt32 || off+size > uint64(len(r.data)) || at < 0 || at > math.MaxUint32 {
+				r.fail("a line of no class, too long, or of no place")
 				return
 			}
 			last += delta
-			b.Lines = append(b.Lines, Line{Time: last, Off: uint32(off), Len: uint32(size), Class: class, Flags: Flags(tag[0] >> classBits)})
+			b.Lines = append(b.Lines, Line{
+				Time: last, Off: uint32(off), Len: uint32(size), At: uint32(at), Class: class, Flags: Flags(tag[0] >> classBits),
+			})
 			off += size
 			n[class]++ //nolint:gosec // is below NumClasses, see above
 			s.Bytes[class] += int64(size)
@@ -300,8 +330,9 @@ func (r *reader) readLines(b *Batch, lines int) {
 // reader takes values off the front of data. After the first that is not there
 // bad says which, and everything is zero.
 type reader struct {
-	data []byte
-	bad  string
+	data   []byte
+	bad    string
+	places bool // the data has paths and places: it is not of version 1
 }
 
 func (r *reader) fail(what string) {
@@ -328,6 +359,10 @@ func (r *reader) varint(what string) int64 {
 	}
 	r.data = r.data[n:]
 	return v
+}
+
+func (r *reader) place() Place {
+	return Place{Inode: r.uvarint("inode number of a place"), Offset: int64(r.uvarint("offset of a place"))}
 }
 
 // count gives a number of things, each of which takes at least so many bytes.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,6 +22,9 @@ type flat struct {
 	class                    Class
 	flags                    Flags
 	text                     string
+	path                     string
+	place                    Place
+	at                       uint32
 }
 
 // pendingOf gives the lines that are still to be sent, in order.
@@ -33,7 +38,7 @@ func pendingOf(b *Batch) (out []flat) {
 				continue
 			}
 			out = append(out, flat{s.Source.ID, s.Source.Name, s.Source.Method, s.Source.Labels[l.Class].String(),
-				s.Source.Metadata, l.Time, l.Class, l.Flags, string(b.Message(l))})
+				s.Source.Metadata, l.Time, l.Class, l.Flags, string(b.Message(l)), s.Source.Path, s.Place(l), l.At})
 		}
 	}
 	return out
@@ -51,26 +56,31 @@ func binarySource(id, name string) *Source {
 // another.
 func binaryBatch() *Batch {
 	b := new(Batch)
-	add := func(src *Source, lines ...Line) {
-		b.Begin(src)
+	add := func(src *Source, from Place, lines ...Line) {
+		b.BeginAt(src, from)
 		for _, l := range lines {
 			off := len(b.Text)
 			b.Text = fmt.Appendf(b.Text, "%s %d", src.Name, l.Time)[:off+int(l.Len)]
-			b.Add(l.Time, off, l.Class, l.Flags)
+			if l.Flags&FlagOpen != 0 {
+				b.AddOpen(l.Time, off, l.Class, l.Flags, Place{77, 1 << 40})
+				continue
+			}
+			b.AddAt(l.Time, off, l.Class, l.Flags, l.At)
 		}
 		b.End()
 	}
 	web, db := binarySource("aaaa", "web"), binarySource("bbbb", "db")
-	add(web, Line{Time: 1762516900123000000, Len: 5}, Line{Time: 1762516900122000000, Len: 7, Class: ClassStderr, Flags: FlagPartial})
-	add(db, Line{Time: -5, Len: 0, Class: ClassMalformed}, Line{Time: 1 << 62, Len: 4})
-	add(web, Line{Time: 1762516900124000000, Len: 6})
+	web.Path, db.Method = "/var/lib/docker/containers/aaaa/aaaa-json.log", "streaming"
+	add(web, Place{1 << 63, 1 << 41}, Line{Time: 1762516900123000000, Len: 5, At: 300}, Line{Time: 1762516900122000000, Len: 7, At: 70, Class: ClassStderr, Flags: FlagPartial})
+	add(db, Place{}, Line{Time: -5, Len: 0, Class: ClassMalformed}, Line{Time: 1 << 62, Len: 4, At: 2})
+	add(web, Place{78, 0}, Line{Time: 1762516900124000000, Len: 6, Class: ClassStderr, Flags: FlagOpen}, Line{Time: 1762516900125000000, Len: 6, At: math.MaxUint32})
 	return b
 }
 
 func TestBinaryRoundTrip(t *testing.T) {
 	b := binaryBatch()
 	data, lines, oldest := b.AppendParts([]byte("before"), PartPending)
-	if lines != 5 || oldest != -5 || !bytes.HasPrefix(data, []byte("before")) {
+	if lines != 6 || oldest != -5 || !bytes.HasPrefix(data, []byte("before")) {
 		t.Fatalf("%d lines, oldest %d", lines, oldest)
 	}
 	stats := map[string]*Stats{}
@@ -98,6 +108,44 @@ func TestBinaryRoundTrip(t *testing.T) {
 	}
 	if got.Sections[0].Source != got.Sections[2].Source {
 		t.Error("two sources for one container under the same labels")
+	}
+}
+
+// TestBinaryVersion1 reads what an agent wrote that knew no places.
+func TestBinaryVersion1(t *testing.T) {
+	data, err := os.ReadFile("testdata/version_1/batch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d Decoder
+	var b Batch
+	if err := d.Decode(&b, data); err != nil {
+		t.Fatal(err)
+	}
+	web, db := binarySource("aaaa", "web"), binarySource("bbbb", "db")
+	line := func(src *Source, time int64, class Class, flags Flags, text string) flat {
+		return flat{
+			id: src.ID, name: src.Name, method: src.Method, labels: src.Labels[class].String(), metadata: src.Metadata,
+			time: time, class: class, flags: flags, text: text,
+		}
+	}
+	want := []flat{
+		line(web, 1762516900123000000, ClassStdout, 0, "web 1"),
+		line(web, 1762516900122000000, ClassStderr, FlagPartial, "web 176"),
+		line(db, -5, ClassMalformed, 0, ""),
+		line(db, 1<<62, ClassStdout, 0, "db 4"),
+		line(web, 1762516900124000000, ClassStdout, 0, "web 17"),
+	}
+	if got := pendingOf(&b); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	if len(b.Sections) != 3 || b.Sections[0].Source != b.Sections[2].Source {
+		t.Errorf("sections %+v", b.Sections)
+	}
+	for n := range len(data) {
+		if err := d.Decode(&b, data[:n]); !errors.Is(err, errDamaged) {
+			t.Fatalf("cut to %d bytes: %v", n, err)
+		}
 	}
 }
 
@@ -144,8 +192,10 @@ func TestBinaryErrors(t *testing.T) {
 	data, _, _ := binaryBatch().AppendParts(nil, PartPending)
 	var d Decoder
 	b := binaryBatch()
-	if err := d.Decode(b, append([]byte{binaryVersion + 1}, data[1:]...)); !errors.Is(err, ErrBinaryVersion) {
-		t.Errorf("another version: %v", err)
+	for _, version := range []byte{firstBinaryVersion - 1, binaryVersion + 1} {
+		if err := d.Decode(b, append([]byte{version}, data[1:]...)); !errors.Is(err, ErrBinaryVersion) {
+			t.Errorf("version %d: %v", version, err)
+		}
 	}
 	for n := range len(data) {
 		if err := d.Decode(b, data[:n]); !errors.Is(err, errDamaged) || len(b.Lines)+len(b.Sections)+len(b.Text) != 0 {
@@ -178,11 +228,16 @@ func TestBinaryModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var b Batch
 		for range rapid.IntRange(0, 6).Draw(t, "sections") {
-			b.Begin(rapid.SampledFrom(sources).Draw(t, "source"))
+			b.BeginAt(rapid.SampledFrom(sources).Draw(t, "source"), rapid.SampledFrom([]Place{{}, {1, 2}, {math.MaxUint64, math.MaxInt64}}).Draw(t, "place"))
 			for range rapid.IntRange(0, 6).Draw(t, "lines") {
 				off := len(b.Text)
 				b.Text = append(b.Text, rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(t, "text")...)
-				b.Add(rapid.Int64().Draw(t, "time"), off, Class(rapid.IntRange(0, NumClasses-1).Draw(t, "class")), Flags(rapid.IntRange(0, 3).Draw(t, "flags")))
+				time, class := rapid.Int64().Draw(t, "time"), Class(rapid.IntRange(0, NumClasses-1).Draw(t, "class"))
+				if flags := Flags(rapid.IntRange(0, 3).Draw(t, "flags")); rapid.IntRange(0, 3).Draw(t, "open") == 0 {
+					b.AddOpen(time, off, class, flags, Place{rapid.Uint64().Draw(t, "inode"), 5})
+				} else {
+					b.AddAt(time, off, class, flags, rapid.Uint32().Draw(t, "at"))
+				}
 			}
 			if s := b.End(); s != nil {
 				for c := range s.State {
@@ -233,6 +288,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add(data)
 	f.Add(data[:len(data)/2])
 	f.Add([]byte{binaryVersion, 0, 0})
+	old, err := os.ReadFile("testdata/version_1/batch")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(old)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d Decoder
 		var b, again Batch
@@ -269,11 +329,11 @@ func BenchmarkBinary(b *testing.B) {
 	var batch Batch
 	src := binarySource("aaaa", "web")
 	for batch.Size() < 1<<20 {
-		batch.Begin(src)
-		for range 20 {
+		batch.BeginAt(src, Place{Inode: 1743662, Offset: int64(len(batch.Text))})
+		for k := range 20 {
 			off := len(batch.Text)
 			batch.Text = append(batch.Text, strings.Repeat("x", 150)...)
-			batch.Add(int64(off), off, ClassStdout, 0)
+			batch.AddAt(int64(off), off, ClassStdout, 0, uint32(222*k))
 		}
 		batch.End()
 	}
