@@ -34,12 +34,14 @@ func (d *deadLetters) Append(b *entry.Batch, refusals []entry.Refusal) error {
 	records := make([]deadletter.Record, 0, len(refusals))
 	refused := 0
 	for _, r := range refusals {
-		src, line := b.Sections[r.Section].Source, &b.Lines[r.Line]
+		sec, line := &b.Sections[r.Section], &b.Lines[r.Line]
+		src, place := sec.Source, sec.Place(line)
 		rec := deadletter.Record{
 			ContainerID: src.ID, ContainerName: src.Name,
 			LineTime: lineTime(line.Time), Reason: r.Reason, Raw: b.Message(line),
 			Labels: pairs(src.Labels[line.Class].Pairs()), Metadata: pairs(src.Metadata),
-			Partial: line.Flags&entry.FlagPartial != 0,
+			Partial:  line.Flags&entry.FlagPartial != 0,
+			Position: position(src, line, place), Inode: place.Inode,
 		}
 		rec.Kind = deadletter.Malformed
 		if r.Reason != monitors.ReasonMalformed { // else it was never sent: ship_malformed is off
@@ -70,10 +72,26 @@ func (d *deadLetters) CopyMalformed(lines []monitors.MalformedLine) {
 			ContainerID: l.Source.ID, ContainerName: l.Source.Name,
 			LineTime: lineTime(l.Time), Reason: monitors.ReasonMalformed,
 			Labels: pairs(l.Source.Labels[entry.ClassMalformed].Pairs()), Metadata: pairs(l.Source.Metadata),
-			Position: l.File + "@" + strconv.FormatInt(l.Offset, 10), Raw: l.Raw,
+			Position: filePosition(l.Source, l.Place), Inode: l.Place.Inode, Raw: l.Raw,
 		}
 	}
 	d.log.AppendUnsynced(records)
+}
+
+// position tells people where a line begins: in its file or, if it was streamed, among
+// the entries of its stream; empty if that is not known.
+func position(src *entry.Source, line *entry.Line, place entry.Place) string {
+	switch {
+	case src.Path != "" && place.Inode != 0:
+		return filePosition(src, place)
+	case src.Path == "" && line.At != 0:
+		return lineTime(line.Time).UTC().Format(time.RFC3339Nano) + "#" + strconv.FormatUint(uint64(line.At), 10)
+	}
+	return ""
+}
+
+func filePosition(src *entry.Source, place entry.Place) string {
+	return src.Path + "@" + strconv.FormatInt(place.Offset, 10)
 }
 
 // pairs gives labels as a record has them.

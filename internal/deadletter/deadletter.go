@@ -59,8 +59,10 @@ type Record struct {
 	LineTime time.Time `json:"line_time,omitzero"`
 	// Reason is for people: the store's words, or the parser's.
 	Reason string `json:"reason"`
-	// Position is where the line was read, if that is known.
+	// Position is where the line was read, if that is known, and Inode the number of
+	// the file, if it was one: it outlives a rotation.
 	Position string `json:"position,omitempty"`
+	Inode    uint64 `json:"inode,omitempty"`
 	// Labels and Metadata are those that the line was to be stored with, and
 	// Partial marks a piece of a longer line: Replay sends them again. Without
 	// Labels it makes do with what it knows.

@@ -88,7 +88,7 @@ func TestFormat(t *testing.T) {
 	must(t, err)
 	r := refused("a <b> \xff\n")
 	r.LineTime = time.Date(2025, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
-	r.Position = "1:2:3:4:5:6"
+	r.Position, r.Inode = "/log@7", 101
 	r.Labels, r.Metadata, r.Partial = map[string]string{"stream": "stdout", "job": "j"}, map[string]string{"container_id": "abc"}, true
 	must(t, l.Append([]Record{r}))
 	l.AppendUnsynced([]Record{{Kind: Malformed, ContainerID: "abc", Reason: "entry <x> has no time"}})
@@ -96,7 +96,7 @@ func TestFormat(t *testing.T) {
 	name := filepath.Join(dir, "dead_letters", "dead_letters.jsonl")
 	got, err := os.ReadFile(name)
 	must(t, err)
-	const want = `{"time":"2025-11-07T12:00:00.123456789Z","kind":"refused","container_id":"abc","container_name":"web","stream":"stdout","line_time":"2025-01-02T02:04:05Z","reason":"too old","position":"1:2:3:4:5:6","labels":{"job":"j","stream":"stdout"},"metadata":{"container_id":"abc"},"partial":true,"raw":"YSA8Yj4g/wo="}
+	const want = `{"time":"2025-11-07T12:00:00.123456789Z","kind":"refused","container_id":"abc","container_name":"web","stream":"stdout","line_time":"2025-01-02T02:04:05Z","reason":"too old","position":"/log@7","inode":101,"labels":{"job":"j","stream":"stdout"},"metadata":{"container_id":"abc"},"partial":true,"raw":"YSA8Yj4g/wo="}
 {"time":"2025-11-07T12:00:00.123456789Z","kind":"malformed","copy":true,"container_id":"abc","container_name":"","stream":"","reason":"entry <x> has no time","raw":""}
 `
 	if string(got) != want {

@@ -154,8 +154,8 @@ func records(file disk.File, done map[sum]bool, f func(*Stored) error) (bad int,
 			}
 			return nil // torn, or being written
 		}
-		// Before there was a field for it, this told a copy.
-		s.Copy = s.Copy || s.Kind == Malformed && s.Position != ""
+		// Before there was a field for it, this told a copy; inodes came later.
+		s.Copy = s.Copy || s.Kind == Malformed && s.Position != "" && s.Inode == 0
 		s.sum = sumOf(line)
 		s.Replayed = done[s.sum]
 		return f(&s)

@@ -103,6 +103,9 @@ func (c *LogConfig) source(info ContainerLogFileInfo, name, method string, stats
 		ID: info.ID, Name: name, Method: method,
 		Lane: c.Outlet.LaneOf(name), Stats: stats,
 	}
+	if method == MethodFileMonitor {
+		src.Path = info.LogPath
+	}
 	src.Labels, src.Metadata = labelsOf(c.Labels, info)
 	return src
 }
@@ -228,7 +231,8 @@ type streamState struct {
 	saved entry.Position
 	skip  skipRule
 	// frag is the open fragment: what has come of a line whose end has not.
-	// before is the stream's position ahead of it, fragSeq the file it began in.
+	// before is the stream's position ahead of it, fragSeq the file it began in;
+	// fragAt is where the text in frag begins.
 	open    bool
 	cut     bool // a piece of this line has been shipped
 	unended bool // the last entry was a fragment, shipped or not
@@ -236,6 +240,15 @@ type streamState struct {
 	fragT   int64
 	before  entry.Position
 	fragSeq int64
+	fragAt  textStart
+}
+
+// textStart is the entry that a text begins with: where it lies in which file, or,
+// of a stream, its ordinal.
+type textStart struct {
+	seq     int64
+	place   entry.Place
+	ordinal uint32
 }
 
 // note takes account of an entry consumed.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/monitors/waketest"
@@ -98,6 +100,7 @@ type shipped struct {
 	flags      entry.Flags
 	labels     string
 	span       entry.Span
+	place      entry.Place
 }
 
 // fakeOutlet collects the lines.
@@ -163,9 +166,10 @@ func linesOf(b *entry.Batch) (lines []shipped) {
 		for k := range b.SectionLines(s) {
 			l := &b.SectionLines(s)[k]
 			lines = append(lines, shipped{
-				text: string(b.Message(l)), name: s.Source.Name, time: l.Time, class: l.Class, flags: l.Flags,
+				text: string(b.Message(l)), name: s.Source.Name, time: l.Time, class: l.Class, flags: l.Flags &^ entry.FlagOpen,
 				labels: s.Source.Labels[l.Class].String(),
 				span:   entry.Span{Log: s.Source.Log, Stream: l.Class.Stream(), Seq: s.Seq[l.Class.Stream()]},
+				place:  s.Place(l),
 			})
 		}
 	}
@@ -178,6 +182,47 @@ func texts(lines []shipped) []string {
 		out[i] = l.text
 	}
 	return out
+}
+
+// checkPlaces checks that what stands at the places of lines, in one of the files, is
+// what they begin with, or are pieces of.
+func checkPlaces(t testing.TB, lines []shipped, files ...string) {
+	t.Helper()
+	for _, l := range lines {
+		found := false
+		for _, path := range files {
+			if inodeOf(t, path) != l.place.Inode {
+				continue
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e DockerJSONLogLine
+			data = data[l.place.Offset:]
+			_, message, err := ParseDockerJSONLogLine(&e, data, nil)
+			text := string(message)
+			if err != nil {
+				text = strings.ToValidUTF8(string(e.Raw), "\ufffd")
+			}
+			if found = data[0] != 0 && (strings.HasPrefix(l.text, strings.TrimSuffix(text, "\r")) || strings.Contains(text, l.text)); !found {
+				t.Errorf("%.40q is said to stand where %.40q does", l.text, text)
+			}
+			found = true
+		}
+		if !found {
+			t.Errorf("%.40q is said to stand in file %+v", l.text, l.place)
+		}
+	}
+}
+
+func inodeOf(t testing.TB, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
 }
 
 // fakeCopies collects the copies of malformed lines.

@@ -34,9 +34,11 @@ func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r v
 	r.err, r.chunk = err, c
 	j.counts.nuls += int(c.Hole)
 	if c.Truncated {
-		// What is there now is new content; what was to be skipped is gone.
+		// What is there now is new content; what was to be skipped is gone, and
+		// where open text began as well.
 		for s := range lg.streams {
 			lg.streams[s].skip = skipRule{}
+			lg.streams[s].fragAt = textStart{}
 		}
 	}
 	r.news = len(c.Data) > 0 || c.Hole > 0
@@ -54,8 +56,9 @@ func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r v
 	if err != nil || !r.news && !final && !ended {
 		return r
 	}
-	b.Begin(lg.src)
-	lg.file, _, _ = lg.tail.Where()
+	var seq, offset int64
+	lg.file, seq, offset = lg.tail.Where()
+	j.beginSection(&lg.containerLog, b, seq, offset)
 	if r.news {
 		j.read(&lg.containerLog, b, c)
 		lg.tail.Advance(len(c.Data))
@@ -77,7 +80,6 @@ func (j *joiner) visit(lg *fileLog, b *entry.Batch, buf []byte, final bool) (r v
 			lg.streams[s].skip = skipRule{}
 		}
 	}
-	var seq, offset int64
 	lg.file, seq, offset = lg.tail.Where()
 	j.endSection(&lg.containerLog, b, seq, offset)
 	return r

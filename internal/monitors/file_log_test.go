@@ -171,6 +171,8 @@ func TestJoiner(t *testing.T) {
 			want: []line{{"a", 7, 0, 0}, {"b", 7, 1, 0}, {"c", 8, 1, 0}}},
 		"NULs": {files: []string{jsonEntry("stdout", "a\n", at(1)) + strings.Repeat("\x00", 5000) + jsonEntry("stdout", "b\n", at(2))},
 			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}}},
+		"NULs before lines, good and bad": {files: []string{jsonEntry("stdout", "a\n", at(1)) + "\x00\x00" + jsonEntry("stdout", "b\n", at(2)) + "\x00no json\n" + "\x00" + jsonEntry("stdout", "c", at(3)) + jsonEntry("stdout", "d\n", at(3))},
+			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}, {"no json", 2, 2, 0}, {"cd", 3, 0, 0}}},
 		"half a line in a file that nobody will finish": {files: []string{jsonEntry("stdout", "a\n", at(1)) + `{"log":"hal`, jsonEntry("stdout", "b\n", at(2))},
 			want: []line{{"a", 1, 0, 0}, {`{"log":"hal`, 1, 2, 0}, {"b", 2, 0, 0}}},
 		"open in a file that goes, shipped as it stands": {running: true,
@@ -194,15 +196,18 @@ func TestJoiner(t *testing.T) {
 			})
 			info := f.info("c")
 			info.Running = c.running
+			var paths []string
 			for i, content := range c.files {
 				path := info.LogPath
 				if n := len(c.files) - 1 - i; n > 0 {
 					path = fmt.Sprintf("%s.%d", path, n)
 				}
 				appendTo(t, path, content)
+				paths = append(paths, path)
 			}
 			f.m.add(info)
 			lines := f.work()
+			checkPlaces(t, lines, paths...)
 			var got []line
 			for _, l := range lines {
 				got = append(got, line{l.text, int(time.Duration(l.time-t0.UnixNano()) / time.Microsecond), l.class, l.flags})
@@ -229,6 +234,29 @@ func TestJoiner(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was there when a line began is gone once somebody has truncated the file: no
+// place is said of it.
+func TestPlaceOfALineBegunBeforeATruncation(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	info := f.info("c")
+	f.write("c", jsonEntry("stdout", "a line that is there\n", at(1)), jsonEntry("stdout", "be", at(2)))
+	f.m.add(info)
+	if got := f.work(); len(got) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	if err := os.Truncate(info.LogPath, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.write("c", jsonEntry("stdout", "gun\n", at(2)), jsonEntry("stdout", "new\n", at(3)))
+	f.m.poll(nil)
+	f.m.tick(nil)
+	got := f.work()
+	if len(got) != 2 || got[0].text != "begun" || got[0].place != (entry.Place{}) || got[1].text != "new" {
+		t.Fatalf("%+v", got)
+	}
+	checkPlaces(t, got[1:], info.LogPath)
 }
 
 func without[T comparable](in []T, x T) (out []T) {
@@ -340,7 +368,7 @@ func TestMalformedCopies(t *testing.T) {
 		t.Fatalf("%d copies", len(f.copies.copies))
 	}
 	c := f.copies.copies[0]
-	if string(c.Raw) != "bro\xffken" || c.File != info.LogPath || c.Offset != int64(len(good)) || c.Time != at(1).UnixNano() || c.Source.ID != "c" {
+	if string(c.Raw) != "bro\xffken" || c.Source.Path != info.LogPath || c.Place != (entry.Place{Inode: inodeOf(t, info.LogPath), Offset: int64(len(good))}) || c.Time != at(1).UnixNano() || c.Source.ID != "c" {
 		t.Errorf("copy %+v", c)
 	}
 	if metric(t, f.reg, "parse_errors_total") != 1 || f.m.Health().MalformedAt.IsZero() {

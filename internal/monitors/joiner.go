@@ -13,6 +13,9 @@ import (
 type joiner struct {
 	line    DockerJSONLogLine // the entry that is being dealt with
 	maxLine int
+	// seq and from are where the open section begins: the number of the file in its
+	// log, and the offset in it; 0 for a stream.
+	seq, from int64
 	// begin is told where the streams of a log stand, and how many lines of
 	// each are on their way with it (positions.Store.Begin).
 	begin func(log uint32, ends [entry.NumStreams]entry.Position, lines [entry.NumStreams]int) (seqs [entry.NumStreams]uint64)
@@ -29,15 +32,21 @@ type joiner struct {
 // MalformedLine is a line that is no entry of Docker's, as it stood in the file.
 type MalformedLine struct {
 	Source *entry.Source
-	File   string
-	Offset int64 // of the line in its file
-	Time   int64 // that of the entry before
+	Place  entry.Place // of the line in its file
+	Time   int64       // that of the entry before
 	Raw    []byte
 }
 
 // visitCounts are what one visit of a log came to; added to metrics at its end.
 type visitCounts struct {
 	bytes, lines, parseErrors, nuls, cutLines, skipped, ignored int
+}
+
+// beginSection opens a section for what is read of a log from an offset of its
+// present file on.
+func (j *joiner) beginSection(lg *containerLog, b *entry.Batch, seq, offset int64) {
+	j.seq, j.from = seq, offset
+	b.BeginAt(lg.src, entry.Place{Inode: lg.file.Inode, Offset: offset})
 }
 
 // endSection closes the section of what has been read of a log, up to an offset
@@ -83,8 +92,11 @@ func (j *joiner) read(lg *containerLog, b *entry.Batch, c tail.Chunk) {
 		off := len(b.Text)
 		n, text, err := ParseDockerJSONLogLine(l, data, b.Text)
 		end := at + int64(n)
-		j.counts.nuls += l.NULs
 		b.Text = text
+		if l.NULs > 0 {
+			j.counts.nuls += l.NULs
+			at += int64(jsonLeadingNULs(data[:n])) // people look for the line there
+		}
 		if err != nil {
 			j.broken(lg, b, l.Raw, c.Seq, at, end)
 		} else {
@@ -110,8 +122,12 @@ func (j *joiner) entry(lg *containerLog, b *entry.Batch, off int, seq, at, end i
 	if m := len(b.Text); m > off && b.Text[m-1] == '\r' {
 		b.Text = b.Text[:m-1]
 	}
-	b.Add(l.Time, off, entry.Class(l.Stream), 0)
 	st.note(l.Time)
+	place := uint32(at - j.from)
+	if lg.byTime {
+		place = st.ordinal
+	}
+	b.AddAt(l.Time, off, entry.Class(l.Stream), 0, place)
 	st.unended = false
 	lg.latest = l.Time
 	lg.lastTime = max(lg.lastTime, l.Time)
@@ -163,6 +179,9 @@ func (j *joiner) special(lg *containerLog, b *entry.Batch, seq, at, end int64) {
 		st.frag = st.frag[:0]
 		st.cut = true
 	}
+	if len(st.frag) == 0 {
+		st.fragAt = textStart{seq: seq, place: entry.Place{Inode: lg.file.Inode, Offset: at}, ordinal: st.ordinal}
+	}
 	st.frag = append(st.frag, l.Message...)
 	if !l.Fragment {
 		if n := len(st.frag); n > 0 && st.frag[n-1] == '\r' {
@@ -206,17 +225,27 @@ func (j *joiner) endLine(lg *containerLog, b *entry.Batch, s entry.Stream, flags
 
 // ship adds text as a line, or as several if it is longer than a line may be.
 func (j *joiner) ship(lg *containerLog, b *entry.Batch, s entry.Stream, text []byte, flags entry.Flags) {
-	t := lg.streams[s].fragT
 	for len(text) > j.maxLine {
 		n := cutAtRune(text, j.maxLine)
-		off := len(b.Text)
-		b.Text = append(b.Text, text[:n]...)
-		b.Add(t, off, entry.Class(s), flags|entry.FlagPartial)
+		j.add(lg, b, s, text[:n], flags|entry.FlagPartial)
 		text = text[n:]
 	}
+	j.add(lg, b, s, text, flags)
+}
+
+// add adds text that begins where the open text of its stream does.
+func (j *joiner) add(lg *containerLog, b *entry.Batch, s entry.Stream, text []byte, flags entry.Flags) {
+	st := &lg.streams[s]
 	off := len(b.Text)
 	b.Text = append(b.Text, text...)
-	b.Add(t, off, entry.Class(s), flags)
+	switch at := &st.fragAt; {
+	case lg.byTime:
+		b.AddAt(st.fragT, off, entry.Class(s), flags, at.ordinal)
+	case at.seq == j.seq && at.place.Offset >= j.from:
+		b.AddAt(st.fragT, off, entry.Class(s), flags, uint32(at.place.Offset-j.from))
+	default:
+		b.AddOpen(st.fragT, off, entry.Class(s), flags, at.place)
+	}
 }
 
 // cutAtRune gives the largest n <= limit at which valid UTF-8 is not cut inside
@@ -253,14 +282,14 @@ func (j *joiner) broken(lg *containerLog, b *entry.Batch, raw []byte, seq, at, e
 	if !j.shipMalformed {
 		off := len(b.Text)
 		b.Text = append(b.Text, raw...)
-		b.Add(lg.lastTime, off, entry.ClassMalformed, entry.FlagRefused)
+		b.AddAt(lg.lastTime, off, entry.ClassMalformed, entry.FlagRefused, uint32(at-j.from))
 		b.Refusals = append(b.Refusals, entry.Refusal{
 			Section: len(b.Sections) - 1, Line: len(b.Lines) - 1, Reason: ReasonMalformed,
 		})
 		return
 	}
 	j.malformed = append(j.malformed, MalformedLine{
-		Source: lg.src, File: lg.path, Offset: at, Time: lg.lastTime, Raw: bytes.Clone(raw),
+		Source: lg.src, Place: entry.Place{Inode: lg.file.Inode, Offset: at}, Time: lg.lastTime, Raw: bytes.Clone(raw),
 	})
 	text := bytes.ToValidUTF8(raw, []byte("\ufffd"))
 	flags := entry.Flags(0)
@@ -275,7 +304,7 @@ func (j *joiner) broken(lg *containerLog, b *entry.Batch, raw []byte, seq, at, e
 		}
 		off := len(b.Text)
 		b.Text = append(b.Text, text[:n]...)
-		b.Add(lg.lastTime, off, entry.ClassMalformed, flags)
+		b.AddAt(lg.lastTime, off, entry.ClassMalformed, flags, uint32(at-j.from))
 		text = text[n:]
 	}
 }
@@ -296,5 +325,5 @@ func (j *joiner) switchSource(lg *containerLog, b *entry.Batch, seq, at int64) {
 	next.src.Log, next.src.Lane = lg.src.Log, lg.src.Lane
 	lg.src, lg.note, lg.next = next.src, next.note, nil
 	j.started(lg, at)
-	b.Begin(lg.src)
+	j.beginSection(lg, b, seq, at)
 }

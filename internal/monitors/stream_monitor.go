@@ -678,7 +678,7 @@ func (m *StreamMonitor) take(ctx context.Context, lg *streamLog, j *joiner, s Lo
 	lg.hand(&lg.containerLog)
 	m.mu.Unlock()
 	before, ignored := b.Size(), lg.ignored
-	b.Begin(lg.src)
+	j.beginSection(&lg.containerLog, b, 0, 0)
 	for {
 		j.frame(&lg.containerLog, b, f)
 		if !s.Buffered() || b.Size() >= m.cfg.BatchBytes || b.Size()-before >= readBytes {
@@ -714,7 +714,7 @@ func (m *StreamMonitor) endLines(ctx context.Context, lg *streamLog, j *joiner) 
 	if err != nil {
 		return err
 	}
-	b.Begin(lg.src)
+	j.beginSection(&lg.containerLog, b, 0, 0)
 	for s := range lg.streams {
 		j.endLine(&lg.containerLog, b, entry.Stream(s), 0)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -414,7 +413,7 @@ func (d *deadLetters) CopyMalformed(lines []monitors.MalformedLine) {
 	for i, l := range lines {
 		records[i] = deadletter.Record{
 			Kind: deadletter.Malformed, ContainerID: l.Source.ID, ContainerName: l.Source.Name,
-			Reason: monitors.ReasonMalformed, Position: l.File + "@" + strconv.FormatInt(l.Offset, 10), Raw: l.Raw,
+			Reason: monitors.ReasonMalformed, Raw: l.Raw,
 		}
 	}
 	d.a.letters.AppendUnsynced(records)

@@ -66,6 +66,9 @@ var broken = []struct {
 	{"a section dropped", 30, variant{
 		outlet: func(_ *ledger, d *dispatch.Dispatcher) monitors.Outlet { return &dropping{Dispatcher: d} },
 	}},
+	{"lines said to stand where another log is", 100, variant{
+		outlet: func(_ *ledger, d *dispatch.Dispatcher) monitors.Outlet { return misplacing{d} },
+	}},
 	{"a section sent twice", 30, variant{
 		sink: func(s dispatch.Sink) dispatch.Sink { return &stuttering{Sink: s} },
 	}},
@@ -195,6 +198,16 @@ func (o *dropping) Submit(lane int, b *entry.Batch) {
 	o.mu.Unlock()
 	if drop {
 		b.Sections = b.Sections[:len(b.Sections)-1]
+	}
+	o.Dispatcher.Submit(lane, b)
+}
+
+// misplacing gives all sections of a batch the place of the first one.
+type misplacing struct{ *dispatch.Dispatcher }
+
+func (o misplacing) Submit(lane int, b *entry.Batch) {
+	for i := range b.Sections {
+		b.Sections[i].From = b.Sections[0].From
 	}
 	o.Dispatcher.Submit(lane, b)
 }

@@ -139,6 +139,12 @@ func (e view) Inspect(_ context.Context, id string) (docker.Container, error) {
 
 func (c *container) path() string { return filepath.Join(c.dir, c.id+"-json.log") }
 
+// end is where the next entry will be.
+func (c *container) end() entry.Place {
+	inode, size := c.w.End()
+	return entry.Place{Inode: inode, Offset: size}
+}
+
 // Watch is monitors.EngineWatcher. Events come late, each by its own time.
 func (e view) Watch(ctx context.Context, w docker.Watcher) error {
 	for ctx.Err() == nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/monitors"
 )
 
 // output is one stream of a container, or its malformed lines: what was written,
@@ -47,9 +48,17 @@ type line struct {
 	dead    int    // records among the dead letters
 	lost    string // why it may be missing; empty: it may not
 	entries []int  // behind which bytes the entries begin that it has more than one
+	places  []spot // of its entries
 	pieces  []int  // behind which bytes it was cut, to be shipped in pieces
 	sent    int    // how much of it has come in pieces
 	passed  bool   // a later line was delivered before it
+}
+
+// spot is where an entry is found: in a file, and by the API.
+type spot struct {
+	text    int // bytes of the line before it
+	file    entry.Place
+	ordinal uint32
 }
 
 // delivery is a line as the store takes it.
@@ -59,6 +68,8 @@ type delivery struct {
 	flags   entry.Flags
 	time    int64
 	text    string
+	file    entry.Place
+	at      uint32
 	run     int  // of the agent
 	unsure  bool // the store says nothing of it
 	refused bool // it is a dead letter, not a line of the store
@@ -114,6 +125,7 @@ func (s *sim) deliver(d *delivery) *line {
 	partial := d.flags&entry.FlagPartial != 0
 	switch {
 	case d.text == rest, partial && strings.HasPrefix(rest, d.text):
+		s.checkPlace(o, l, o.off, d)
 		o.off += len(d.text)
 		if partial {
 			l.sent = max(l.sent, o.off)
@@ -252,6 +264,34 @@ func (s *sim) checkLine(o *output, l *line, d *delivery) {
 	if len(d.src.Metadata) == 0 || d.src.Metadata[0].Value != o.c.id {
 		s.wrong("%s%d has the metadata %v", o.tag, o.at, d.src.Metadata)
 	}
+}
+
+// checkPlace checks that what would be said of where a text stands, one that begins
+// behind some bytes of a line, is where an entry was written that has it.
+func (s *sim) checkPlace(o *output, l *line, off int, d *delivery) {
+	if d.text == "" {
+		return
+	}
+	streamed := d.src.Method == monitors.MethodStreaming
+	path := o.c.path()
+	if streamed {
+		path = ""
+	}
+	if d.src.Path != path {
+		s.wrong("%q is said to come from %q", d.text, d.src.Path)
+	}
+	for i, p := range l.places {
+		if off < p.text || i+1 < len(l.places) && off >= l.places[i+1].text {
+			continue
+		}
+		if o.c.w != nil && o.c.w.Compress && d.file.Inode != 0 {
+			p.file.Inode = d.file.Inode // it may be an archive's
+		}
+		if streamed && d.at == p.ordinal && d.file == (entry.Place{}) || !streamed && d.file == p.file {
+			return
+		}
+	}
+	s.wrong("%q is said to stand at %+v, number %d: %d bytes into a line with the entries %+v", d.text, d.file, d.at, off, l.places)
 }
 
 // wantLabels are those that the contract promises.

@@ -318,8 +318,9 @@ func (s *sim) writeOne(c *container) {
 	defer s.mu.Unlock()
 	if s.p.malformed && c.w != nil && s.r.IntN(8) == 0 {
 		text := fmt.Sprintf("%s%d {\"log\":\"", c.bad.tag, len(c.bad.lines))
+		file := c.end()
 		c.w.Write([]byte(text + "\n"))
-		c.bad.lines = append(c.bad.lines, &line{text: text, ended: true, name: c.name})
+		c.bad.lines = append(c.bad.lines, &line{text: text, ended: true, name: c.name, places: []spot{{file: file}}})
 		return
 	}
 	stream := entry.Stream(s.r.IntN(2))
@@ -345,7 +346,9 @@ func (s *sim) writeOne(c *container) {
 	if ended {
 		raw += "\n"
 	}
+	var file entry.Place
 	if c.w != nil {
+		file = c.end()
 		c.w.Write(entryOf(stream, raw, at))
 	}
 	c.api.change(func() { c.api.entries = append(c.api.entries, apiEntry{stream, at, raw}) })
@@ -361,6 +364,7 @@ func (s *sim) writeOne(c *container) {
 	if o.open {
 		l.entries = append(l.entries, len(l.text))
 	}
+	l.places = append(l.places, spot{len(l.text), file, o.ordinal})
 	l.text += text
 	l.ended, l.ordinal = ended, o.ordinal
 	if len(l.entries) > 0 || !ended {

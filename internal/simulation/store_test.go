@@ -176,10 +176,11 @@ func (k sink) takePart(b *entry.Batch, section int, class entry.Class, unsure bo
 		}
 		d := delivery{
 			src: sec.Source, class: class, flags: l.Flags, time: l.Time, text: string(b.Message(l)),
-			run: k.a.run, unsure: unsure,
+			file: sec.Place(l), at: l.At, run: k.a.run, unsure: unsure,
 		}
 		if o := k.s.outputOf(&d); o != nil {
 			if n, ok := o.number(d.text); ok && o.lines[n].poison {
+				k.s.checkPlace(o, o.lines[n], 0, &d)
 				if !unsure {
 					l.Flags |= entry.FlagRefused
 					b.Refusals = append(b.Refusals, entry.Refusal{Section: section, Line: sec.First + j, Reason: "line is poison"})

@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // TB is what a Writer needs of a test.
@@ -99,6 +101,18 @@ func (w *Writer) Write(p []byte) bool {
 	_, err := w.f.Write(p)
 	w.check(err)
 	return true
+}
+
+// End gives the log's inode number and size: where the next Write goes. It is zero
+// where that would write nothing.
+func (w *Writer) End() (inode uint64, size int64) {
+	w.t.Helper()
+	if w.Rotating() || w.f == nil {
+		return 0, 0
+	}
+	var st unix.Stat_t
+	w.check(unix.Fstat(int(w.f.Fd()), &st))
+	return st.Ino, st.Size
 }
 
 // Part gives the name of a rotated part.
