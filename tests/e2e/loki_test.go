@@ -149,16 +149,37 @@ func (w *world) stopped(name, text string) (id string) {
 // its reason; the lines around them arrive.
 func TestLokiRefuses(t *testing.T) {
 	t.Parallel()
+	refuses(t, false)
+}
+
+// TestLokiRefusesFromTheSpool: as much is known of them when they have been through
+// the spool, and the agent was started again meanwhile.
+func TestLokiRefusesFromTheSpool(t *testing.T) {
+	t.Parallel()
+	refuses(t, true)
+}
+
+func refuses(t *testing.T, spooled bool) {
+	t.Helper()
 	w, l, a := standIn(t, "monitors: {container: {ignore_older_than: 0}}")
 	now := time.Now()
 	old := now.Add(-8 * 24 * time.Hour)
 	var text strings.Builder
-	for i := range 3 {
+	for i := range 2 {
 		text.WriteString(crafted("old "+string('a'+rune(i)), "stdout", old.Add(time.Duration(i))))
 	}
-	text.WriteString(crafted("new", "stdout", now.Add(-time.Minute)))
+	text.WriteString(strings.Replace(crafted("old", "stdout", old.Add(2)), `\n`, "", 1)) // a fragment
 	text.WriteString(crafted("new on stderr", "stderr", now.Add(-time.Minute)))
+	text.WriteString(crafted(" c", "stdout", old.Add(2)))
+	text.WriteString(crafted("new", "stdout", now.Add(-time.Minute)))
 	id := w.stopped("old", text.String())
+	if spooled {
+		l.Always(&down)
+		a.Start()
+		w.spooled(a, 5)
+		a.Stop()
+		l.Always(nil)
+	}
 	a.Start()
 	harness.Eventually(t, 20*time.Second, "three dead letters", func() bool { return a.Metrics()[metricDead] == 3 })
 	harness.Eventually(t, 20*time.Second, "two lines", func() bool { return len(l.Lines("container_name", "old")) == 2 })
@@ -167,6 +188,7 @@ func TestLokiRefuses(t *testing.T) {
 			d.ContainerID != id || d.ContainerName != "old" || d.Stream != "stdout" || !d.LineTime.Equal(old.Add(time.Duration(i))) {
 			t.Errorf("dead letter %d: %+v %q", i, d, d.Raw)
 		}
+		d.wantPlace(t, w.d.LogPath(id))
 	}
 	w.health(a, 5*time.Second, 200, "degraded", func(b map[string]any) bool {
 		return contains(problems(b), "refused lines for good") && at(b, "sinks", "loki", "dead_letters") == 3.0

@@ -84,9 +84,10 @@ func TestMalformed(t *testing.T) {
 
 	var copies []string
 	for _, d := range deadLetters(t, a) {
-		if d.Kind != "malformed" || d.Reason != "malformed" || d.Position == "" || d.ContainerID != map[string]string{"running": idRunning, "exited": idExited}[d.ContainerName] {
+		if d.Kind != "malformed" || d.Reason != "malformed" || d.ContainerID != map[string]string{"running": idRunning, "exited": idExited}[d.ContainerName] {
 			t.Errorf("dead letter %+v", d)
 		}
+		d.wantPlace(t, w.d.LogPath(d.ContainerID))
 		copies = append(copies, string(d.Raw))
 	}
 	all := slices.Concat(want, wantExited)
@@ -119,9 +120,11 @@ func TestMalformedNotShipped(t *testing.T) {
 	a.Start()
 	harness.Eventually(t, 20*time.Second, "a dead letter", func() bool { return a.Metrics()[metricDead] == 1 })
 	w.once(o)
-	if d := deadLetters(t, a); len(d) != 1 || d[0].Kind != "malformed" || string(d[0].Raw) != "garbage" {
-		t.Errorf("dead letters %+v", d)
+	d := deadLetters(t, a)
+	if len(d) != 1 || d[0].Kind != "malformed" || string(d[0].Raw) != "garbage" {
+		t.Fatalf("dead letters %+v", d)
 	}
+	d[0].wantPlace(t, w.d.LogPath(id))
 }
 
 // TestTruncated: truncation by somebody else is survived, and what Docker writes

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -492,7 +493,50 @@ type deadLetter struct {
 	ContainerName        string    `json:"container_name"`
 	LineTime             time.Time `json:"line_time"`
 	Position             string
+	Inode                uint64
 	Raw                  []byte
+}
+
+// wantPlace checks that the position of a dead letter leads to its line: in the file
+// that has its inode number, the entry there is one that the line begins with.
+func (d *deadLetter) wantPlace(t *testing.T, logPath string) {
+	t.Helper()
+	digits, named := strings.CutPrefix(d.Position, logPath+"@")
+	offset, err := strconv.Atoi(digits)
+	if !named || err != nil {
+		t.Errorf("dead letter %q has the position %q, of %s", d.Raw, d.Position, logPath)
+		return
+	}
+	files, err := filepath.Glob(logPath + "*") // it may have been rotated since
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		fi, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Ino != d.Inode {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || offset >= len(text) {
+			t.Fatalf("%d bytes in %s, position %s: %v", len(text), path, d.Position, err)
+		}
+		text, _, _ = bytes.Cut(text[offset:], []byte("\n"))
+		var e struct {
+			Log, Stream string
+			Time        time.Time
+		}
+		switch {
+		case d.Kind == "malformed" && bytes.HasPrefix(text, d.Raw):
+		case json.Unmarshal(text, &e) == nil && strings.HasPrefix(string(d.Raw), strings.TrimSuffix(e.Log, "\n")) && e.Stream == d.Stream && e.Time.Equal(d.LineTime):
+		default:
+			t.Errorf("dead letter %+v %q: at its position stands %q", d, d.Raw, text)
+		}
+		return
+	}
+	t.Errorf("dead letter %q: none of %v has the inode number %d", d.Raw, files, d.Inode)
 }
 
 func deadLetters(t *testing.T, a *harness.Agent) []deadLetter {
