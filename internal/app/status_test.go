@@ -83,6 +83,8 @@ func TestStatusServed(t *testing.T) {
 	defer s.Close()
 	cfg := testConfig(t, t.TempDir(), s.URL)
 	cfg.Sinks.Loki.Headers = map[string]config.Secret{"X-A": "hush"}
+	cfg.Sinks.Loki.BasicAuth = config.BasicAuth{Username: "agent", Password: "hush"}
+	cfg.Sinks.Loki.URL += "/loki/api/v1/push?token=hush"
 	cfg.Server.TokenFile = filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(cfg.Server.TokenFile, []byte("0123456789abcdef\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -97,6 +99,9 @@ func TestStatusServed(t *testing.T) {
 	var status server.AgentStatus
 	if err := json.Unmarshal([]byte(body), &status); err != nil {
 		t.Fatal(err)
+	}
+	if strings.Contains(body, "hush") {
+		t.Errorf("a secret is shown: %s", body)
 	}
 	if code != 200 || !strings.HasPrefix(status.Headline, "In trouble: Docker cannot be reached: 0 containers") || len(status.Problems) != 1 ||
 		!strings.HasSuffix(status.Problems[0].See, "#docker-cannot-be-reached--503") {

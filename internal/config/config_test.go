@@ -410,8 +410,15 @@ func TestErrors(t *testing.T) {
 			"f:4: sinks.loki.labels: makes 16 labels, 8 of them the agent's own; at most 15 in all, Loki's limit: 7 in container_labels and sinks.loki.labels together",
 		}},
 		{"docker", sink + "docker: {host: 'tcp://h', containers_dir: c}\n", []string{
-			"f:2: docker.host: \"tcp://h\" has no host and port; unix:///path/of/the.sock or tcp://HOST:PORT, or \"\" for none",
+			"f:2: docker.host: the value has no host and port; unix:///path/of/the.sock or tcp://HOST:PORT, or \"\" for none",
 			"f:2: docker.containers_dir: \"c\" is not an absolute path; an absolute path, or \"\" for none",
+		}},
+		{"docker host with a password", sink + "docker: {host: 'tcp://u:s3cret@h:2375'}\n", []string{
+			"f:2: docker.host: the value holds a user, which the engine's API does not know; unix:///path/of/the.sock or tcp://HOST:PORT, or \"\" for none",
+		}},
+		{"no space after the colon", "sinks:\n  loki: {url: http://l, basic_auth: {username: u, password:s3cret}, headers: {X-A:s3cret}}\n", []string{
+			"f:2: sinks.loki.basic_auth.password:...: has a colon in the key: after the colon that ends it there must be a space; allowed here: username, password, password_file",
+			"f:2: sinks.loki.headers.X-A:...: is not a header name; a header name that the agent does not set itself",
 		}},
 		{"server host", sink + "server: {host: '127.0.0.1:8401'}\n", []string{
 			"f:2: server.host: \"127.0.0.1:8401\" is neither an IP address nor a host name; an IP address or a host name, without a port",
@@ -538,7 +545,9 @@ func TestValues(t *testing.T) {
 			map[string]any{"unix:///a": "unix:///a", "tcp://h:2375": "tcp://h:2375", "'tcp://[::1]:1'": "tcp://[::1]:1"},
 			map[string]string{
 				"/a": "has another scheme", "unix://a": "has no absolute path", "ssh://h": "has another scheme", "tcp://h:0": "has no host and port",
-				"'tcp://:1'": "has no host and port",
+				"'tcp://:1'":           "has no host and port",
+				"'tcp://u:s3cret@h:1'": "the value holds a user", "tcp://s3cret@h:1": "the value holds a user", "'tcp://h:1?t=s3cret'": "the value has no host and port",
+				"'unix://u:s3cret@h/a'": "the value has no absolute path", "'https://u:s3cret@h'": "the value has another scheme",
 			},
 			func(c *Config) any { return c.Docker.Host }},
 		{"server.host",

@@ -166,7 +166,11 @@ func (d *decoder) mapping(n *yaml.Node, s *section, path string) {
 		} else if sub, ok := s.sections[name]; ok {
 			d.mapping(pair.value, sub, at)
 		} else {
-			d.fail(pair.key.Line, at, "unknown key"+hint(name, s), "allowed here: "+strings.Join(s.names, ", "))
+			problem := "unknown key" + hint(name, s)
+			if strings.Contains(name, ":") {
+				problem = "has a colon in the key: after the colon that ends it there must be a space"
+			}
+			d.fail(pair.key.Line, at, problem, "allowed here: "+strings.Join(s.names, ", "))
 		}
 	}
 }
@@ -204,8 +208,12 @@ func (d *decoder) pairs(n *yaml.Node, path string, clean func(string) (name, pro
 }
 
 // join gives the path of a key. A name that would spoil an error's one line is
-// quoted.
+// quoted. What follows a colon in it is left out: {password:x} lacks a space, and is
+// a key with its value, perhaps a secret one.
 func join(path, name string) string {
+	if before, _, found := strings.Cut(name, ":"); found {
+		name = before + ":..."
+	}
 	if !plainKey(name) {
 		name = quote(name)
 	}

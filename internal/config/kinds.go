@@ -264,8 +264,9 @@ func hostName() kind[string] {
 	})
 }
 
+// dockerHost is never repeated in an error: it may hold credentials by mistake.
 func dockerHost() kind[string] {
-	return also(word("an address", maxPath), "unix:///path/of/the.sock or tcp://HOST:PORT", func(s string) string {
+	k := also(word("an address", maxPath), "unix:///path/of/the.sock or tcp://HOST:PORT", func(s string) string {
 		if path, ok := strings.CutPrefix(s, "unix://"); ok {
 			if !filepath.IsAbs(path) {
 				return "has no absolute path"
@@ -276,12 +277,17 @@ func dockerHost() kind[string] {
 		if !ok {
 			return "has another scheme"
 		}
+		if strings.Contains(addr, "@") {
+			return "holds a user, which the engine's API does not know"
+		}
 		host, port, err := net.SplitHostPort(addr)
 		if n, e := strconv.Atoi(port); err != nil || host == "" || e != nil || n < 1 || n > 65535 {
 			return "has no host and port"
 		}
 		return ""
 	})
+	k.secret = true
+	return k
 }
 
 // lokiURL is never repeated in an error: it may hold credentials by mistake.

@@ -93,13 +93,14 @@ func New(host string, opts ...Option) (*Client, error) {
 		host: host, log: s.log, resyncEvery: s.resyncEvery, connecting: make(chan struct{}, 1),
 	}
 	switch {
-	case u.Scheme == "unix" && u.Path != "":
+	case u.Scheme == "unix" && u.Path != "" && u.Host == "" && u.User == nil:
 		c.opts = []client.Opt{client.WithHost(host)}
-	case u.Scheme == "tcp" && u.Host != "" && u.User == nil:
+	case u.Scheme == "tcp" && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "":
 		// TLS first: it replaces the transport that WithHost then sets up.
 		c.opts = []client.Opt{client.WithTLSClientConfigFromEnv(), client.WithHost(host)}
 	default:
-		return nil, fmt.Errorf("docker: host %q (docker.host or DOCKER_HOST) is neither unix:///path nor tcp://host:port", u.Redacted())
+		// Its text is not repeated: it may hold a password.
+		return nil, errors.New("docker: the host (docker.host or DOCKER_HOST) is neither unix:///path nor tcp://host:port, without user and query")
 	}
 	if s.dial != nil {
 		c.opts = append(c.opts, client.WithDialContext(s.dial))

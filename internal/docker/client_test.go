@@ -35,6 +35,13 @@ func TestNew(t *testing.T) {
 		{"ssh://host", "", ""},
 		{"tcp://", "", ""},
 		{"tcp://user:secret@h:1", "", ""},
+		{"tcp://secret@h:1", "", ""},
+		{"tcp://h:1?token=secret", "", ""},
+		{"tcp://h:1#secret", "", ""},
+		{"unix://user:secret@h/a.sock", "", ""},
+		{"https://secret@h/", "", ""},
+		{"secret:secret", "", ""},
+		{"", "tcp://user:secret@h:1", ""},
 		{"unix:///" + strings.Repeat("x", 108), "", ""},
 		{"%zz", "", ""},
 		{"tcp://user:secret@h:1\n", "", ""},
@@ -45,7 +52,7 @@ func TestNew(t *testing.T) {
 		case tc.want == "" && err == nil:
 			t.Errorf("New(%q) took it", tc.arg)
 		case tc.want == "" && strings.Contains(err.Error(), "secret"):
-			t.Errorf("New(%q) gives the password away: %v", tc.arg, err)
+			t.Errorf("New(%q) with DOCKER_HOST=%q gives the password away: %v", tc.arg, tc.env, err)
 		case tc.want != "" && (err != nil || c.Host() != tc.want):
 			t.Errorf("New(%q) with DOCKER_HOST=%q: %v, %v, want %s", tc.arg, tc.env, c, err, tc.want)
 		}
