@@ -112,7 +112,7 @@ func runOne(ctx context.Context, o Options, cfg *config.Config) (next *config.Co
 		cfg: cfg, log: o.NewLogger(cfg.Log), registry: prometheus.NewRegistry(), reloads: make(chan reload),
 		buildInfo: o.Build, started: now, rates: newRates(now),
 	}
-	a.registry.MustRegister(collectors.NewGoCollector(), server.NewProcessCollector(o.Build))
+	a.registry.MustRegister(collectors.NewGoCollector(), server.NewProcessCollector(o.Build, now))
 	defer a.close()
 	if err := a.build(o.Out); err != nil {
 		return nil, &startError{err}

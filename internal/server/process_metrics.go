@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -22,17 +23,21 @@ type Build struct {
 // processCollector gives the figures of the process by which leaks are seen.
 // Everything is read when it is asked for; between scrapes it costs nothing.
 type processCollector struct {
-	proc                                string // where the process is seen: /proc/self
-	pageSize                            uint64 // bytes
-	goroutines, openFDs, memory, builds *prometheus.Desc
-	build                               Build
+	proc                                         string // where the process is seen: /proc/self
+	pageSize                                     uint64 // bytes
+	goroutines, openFDs, memory, builds, startAt *prometheus.Desc
+	build                                        Build
+	started                                      time.Time
 }
 
 // NewProcessCollector makes the collector of log_capturer_goroutines,
-// log_capturer_open_fds, log_capturer_memory_bytes and log_capturer_build_info.
-func NewProcessCollector(b Build) prometheus.Collector { return newProcessCollector(b, "/proc/self") }
+// log_capturer_open_fds, log_capturer_memory_bytes, log_capturer_build_info and
+// log_capturer_start_time_seconds, which is started.
+func NewProcessCollector(b Build, started time.Time) prometheus.Collector {
+	return newProcessCollector(b, started, "/proc/self")
+}
 
-func newProcessCollector(b Build, proc string) *processCollector {
+func newProcessCollector(b Build, started time.Time, proc string) *processCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("log_capturer_"+name, help, labels, nil)
 	}
@@ -43,13 +48,15 @@ func newProcessCollector(b Build, proc string) *processCollector {
 		openFDs:    desc("open_fds", "Open file descriptors of the agent."),
 		memory:     desc("memory_bytes", "Resident memory of the agent in bytes."),
 		builds:     desc("build_info", "Always 1; the labels say what the agent was built from.", "version", "revision", "goversion"),
+		startAt:    desc("start_time_seconds", "When the agent was started, or last reloaded: when its counters began at 0. Unix time."),
 		build:      b,
+		started:    started,
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *processCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.goroutines, c.openFDs, c.memory, c.builds} {
+	for _, d := range []*prometheus.Desc{c.goroutines, c.openFDs, c.memory, c.builds, c.startAt} {
 		ch <- d
 	}
 }
@@ -70,6 +77,7 @@ func (c *processCollector) Collect(ch chan<- prometheus.Metric) {
 	pages, err := residentPages(c.proc + "/statm")
 	gauge(c.memory, float64(pages*c.pageSize), err)
 	gauge(c.builds, 1, nil, c.build.Version, c.build.Revision, c.build.GoVersion)
+	gauge(c.startAt, float64(c.started.UnixMilli())/1000, nil)
 }
 
 // openFDs counts the entries of a /proc/PID/fd directory, without the one that

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -33,7 +34,7 @@ func fakeProc(t *testing.T, statm string, fds ...string) string {
 }
 
 func TestProcessCollector(t *testing.T) {
-	c := newProcessCollector(Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"}, fakeProc(t, "900 30 7 6 0 5 0\n", "0", "1", "2", "3"))
+	c := newProcessCollector(Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"}, time.UnixMilli(1_700_000_000_250), fakeProc(t, "900 30 7 6 0 5 0\n", "0", "1", "2", "3"))
 	c.pageSize = 4096
 	if err := testutil.CollectAndCompare(c, strings.NewReader(`
 # HELP log_capturer_build_info Always 1; the labels say what the agent was built from.
@@ -45,7 +46,10 @@ log_capturer_memory_bytes 122880
 # HELP log_capturer_open_fds Open file descriptors of the agent.
 # TYPE log_capturer_open_fds gauge
 log_capturer_open_fds 3
-`), "log_capturer_build_info", "log_capturer_memory_bytes", "log_capturer_open_fds"); err != nil {
+# HELP log_capturer_start_time_seconds When the agent was started, or last reloaded: when its counters began at 0. Unix time.
+# TYPE log_capturer_start_time_seconds gauge
+log_capturer_start_time_seconds 1.70000000025e+09
+`), "log_capturer_build_info", "log_capturer_memory_bytes", "log_capturer_open_fds", "log_capturer_start_time_seconds"); err != nil {
 		t.Error(err)
 	}
 	if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
@@ -74,7 +78,7 @@ func gather(t *testing.T, c prometheus.Collector) map[string]float64 {
 func TestProcessCollectorOfThisProcess(t *testing.T) {
 	// What earlier tests have left is given back now, not while this one measures.
 	debug.FreeOSMemory()
-	c := NewProcessCollector(Build{})
+	c := NewProcessCollector(Build{}, time.Now())
 	before := gather(t, c)
 	if n := before["log_capturer_goroutines"]; n < 2 || n > float64(runtime.NumGoroutine()+10) {
 		t.Errorf("%v goroutines", n)
@@ -134,7 +138,7 @@ func TestProcessCollectorErrors(t *testing.T) {
 		{"no number", fakeProc(t, "900 x\n"), `parsing "x": invalid syntax`},
 	} {
 		reg := prometheus.NewRegistry()
-		reg.MustRegister(newProcessCollector(Build{}, c.proc))
+		reg.MustRegister(newProcessCollector(Build{}, time.Now(), c.proc))
 		families, err := reg.Gather()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
@@ -153,7 +157,7 @@ func TestProcessCollectorErrors(t *testing.T) {
 
 func BenchmarkProcessCollector(b *testing.B) {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(NewProcessCollector(Build{}))
+	reg.MustRegister(NewProcessCollector(Build{}, time.Now()))
 	for b.Loop() {
 		if _, err := reg.Gather(); err != nil {
 			b.Fatal(err)

@@ -174,7 +174,7 @@ func TestMetricsSurviveABrokenCollector(t *testing.T) {
 	o := options()
 	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(brokenCollector{prometheus.NewDesc("broken", "Broken.", nil, nil)}, NewProcessCollector(Build{"v1", "abc", "go1"}))
+	reg.MustRegister(brokenCollector{prometheus.NewDesc("broken", "Broken.", nil, nil)}, NewProcessCollector(Build{"v1", "abc", "go1"}, time.Now()))
 	o.Metrics = reg
 	w := httptest.NewRecorder()
 	handler(o).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
