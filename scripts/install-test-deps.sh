@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sees to the programs that tests start: dockerd, containerd, runc, and iptables,
 # without which dockerd does not start; prometheus and promtool, for the alerts and
-# dashboards in deploy.
+# dashboards in deploy; systemd-analyze, for the unit.
 #
 # On Debian and Ubuntu, as root, what is absent is installed; nothing that is
 # there is replaced, upgraded or removed, no service is started, now or at the
@@ -23,6 +23,7 @@ package_of() {
 	case $1 in
 	dockerd) echo docker.io ;;
 	promtool) echo prometheus ;;
+	systemd-analyze) echo systemd ;;
 	*) echo "$1" ;; # containerd, runc, iptables, prometheus
 	esac
 }
@@ -38,10 +39,11 @@ look() {
 
 docker=(dockerd containerd runc iptables)
 prometheus=(prometheus promtool)
+systemd=(systemd-analyze)
 
-look "${docker[@]}" "${prometheus[@]}"
+look "${docker[@]}" "${prometheus[@]}" "${systemd[@]}"
 if [ "${#absent[@]}" = 0 ]; then
-	say 'dockerd, containerd, runc, iptables, prometheus and promtool are there'
+	say 'dockerd, containerd, runc, iptables, prometheus, promtool and systemd-analyze are there'
 	exit 0
 fi
 
@@ -53,7 +55,7 @@ missing() {
 }
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-	missing 'install Docker Engine with containerd and runc (the daemon need not run), iptables, and Prometheus with promtool'
+	missing 'install Docker Engine with containerd and runc (the daemon need not run), iptables, Prometheus with promtool, and systemd-analyze'
 fi
 
 # provide PROGRAM...: installs the packages of those that are absent. It runs
@@ -150,3 +152,4 @@ fi
 # Apart from each other: what cannot be had of one keeps nobody from the other.
 provide "${docker[@]}"
 provide "${prometheus[@]}"
+provide "${systemd[@]}"
