@@ -190,11 +190,29 @@ measure-streaming: build test-deps ## measure what streaming costs beside readin
 	LOG_CAPTURER_MEASURE=1 LOG_CAPTURER_REQUIRE_DOCKER=1 PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' \
 		$(GO) test ./tests/e2e -run '^TestMeasureStreaming$$' -v -count=1 -timeout 45m $(ARGS)
 
-# The machine should have nothing else to do.
+# The machine should have nothing else to do. METHOD=streaming: as it was done before.
+# REPORT: a Markdown file for the figures.
 .PHONY: load-test
 load-test: RATE ?= 1000
 load-test: ## 50 containers write RATE (1000) lines/s in all: delivery, CPU, memory, latency
-	GO='$(GO)' exec tests/load_test.sh $(RATE)
+	GO='$(GO)' METHOD='$(or $(METHOD),files)' REPORT='$(REPORT)' exec tests/load_test.sh $(RATE)
+
+# REPORT: a Markdown file for the figures.
+.PHONY: measure-leaks
+measure-leaks: MINUTES ?= 30
+measure-leaks: build test-deps ## watch an agent for MINUTES (30) while containers come and go: does it grow?
+	LOG_CAPTURER_LEAKS_MINUTES='$(MINUTES)' REPORT='$(abspath $(REPORT))' LOG_CAPTURER_REQUIRE_DOCKER=1 PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" \
+		LOG_CAPTURER_BIN='$(CURDIR)/bin/log_capturer' $(GO) test ./tests/e2e -run '^TestLeaks$$' -v -count=1 -timeout "$$(( $(MINUTES) + 15 ))m"
+
+# Forty minutes, and no part of `make test`. The machine should have nothing else to do.
+# VERSION is that of the beginning: the report itself makes the tree dirty.
+.PHONY: performance-report
+performance-report: MINUTES ?= 30
+performance-report: REPORT = docs/reports/hybrid-monitor-performance.md
+performance-report: ## measure before and after and leaks (MINUTES: 30); writes docs/reports/hybrid-monitor-performance.md
+	$(MAKE) --no-print-directory load-test METHOD=streaming REPORT='$(REPORT)' VERSION='$(VERSION)'
+	$(MAKE) --no-print-directory load-test METHOD=files REPORT='$(REPORT)' VERSION='$(VERSION)'
+	$(MAKE) --no-print-directory measure-leaks MINUTES='$(MINUTES)' REPORT='$(REPORT)' VERSION='$(VERSION)'
 
 # The agent killed, frozen, its store failing, dockerd killed, disks full: ten
 # minutes. ARGS: more for the program, such as -run store,kill -seed 7 (-list: all).

@@ -18,11 +18,15 @@ import (
 	"github.com/log-capturer/log_capturer/tests/logwriter/lines"
 )
 
-// What TestLoad is to do: lines per second of all containers together, and for how
-// many seconds. Without the first it is skipped.
+// What TestLoad is to do: lines per second of all containers together, for how many
+// seconds, and how the agent gets them: files, or streaming, by the rollback switch.
+// Without the first it is skipped. The last is a file for the figures, each with its
+// name and a tab before it.
 const (
 	loadRateEnv    = "LOG_CAPTURER_LOAD_RATE"
 	loadSecondsEnv = "LOG_CAPTURER_LOAD_SECONDS"
+	loadMethodEnv  = "LOG_CAPTURER_LOAD_METHOD"
+	loadFiguresEnv = "LOG_CAPTURER_LOAD_FIGURES"
 )
 
 // TestLoad lets 50 containers write, and prints what the agent makes of it and
@@ -46,7 +50,11 @@ func TestLoad(t *testing.T) {
 
 	w := newMeasuredWorld(t)
 	c := startClock(t, true)
-	a := w.agentTo(c.url, "", "")
+	method, extra := byFile, ""
+	if os.Getenv(loadMethodEnv) == "streaming" {
+		method, extra = byStream, allStreamed
+	}
+	a := w.agentTo(c.url, extra, "")
 	a.Start()
 	tallies := make(map[string]*tally)
 	var ids []string
@@ -57,7 +65,7 @@ func TestLoad(t *testing.T) {
 		tallies[o.name], ids = newTally(o), append(ids, w.create(s))
 	}
 	w.each(ids, w.d.StartNow)
-	w.methodOf(a, byFile, n)
+	w.methodOf(a, method, n)
 	collect := func() {
 		for name, got := range c.take() {
 			if tallies[name] == nil {
@@ -88,7 +96,7 @@ func TestLoad(t *testing.T) {
 	before := c.total()
 	m := w.measure(a, func() { during(span) })
 	late, inSpan, loaded := c.delays(), c.total()-before, load(t)
-	resident, f := residentMB(t, a.Pid()), a.Metrics()
+	resident, f, engineFDs := residentMB(t, a.Pid()), a.Metrics(), descriptors(t, w.d.Pid())
 
 	w.stillRunning(ids)
 	w.each(ids, w.d.KillNow)
@@ -111,7 +119,8 @@ func TestLoad(t *testing.T) {
 	w.balanced(a) // what is sent twice may come behind the last line
 	sum := arrived()
 
-	fmt.Printf("\n%d containers, %d lines/s of %d bytes in all, %v\n", n, rate, size, span)
+	fmt.Printf("\n%d containers, %d lines/s of %d bytes in all, %v, by %s\n", n, rate, size, span, method)
+	var figures strings.Builder
 	for _, row := range []struct {
 		what, value string
 	}{
@@ -129,11 +138,19 @@ func TestLoad(t *testing.T) {
 		{"written to accepted, p50", quantile(late, 0.50).Round(time.Millisecond).String()},
 		{"written to accepted, p95", quantile(late, 0.95).Round(time.Millisecond).String()},
 		{"written to accepted, p99", quantile(late, 0.99).Round(time.Millisecond).String()},
+		{"the engine's CPU, % of one core", fmt.Sprintf("%.1f", m.percent(m.engine))},
+		{"the engine's descriptors", strconv.Itoa(engineFDs)},
 		{"load average", loaded},
 	} {
-		fmt.Printf("  %-25s %12s\n", row.what, row.value)
+		fmt.Printf("  %-31s %12s\n", row.what, row.value)
+		fmt.Fprintf(&figures, "%s\t%s\n", row.what, row.value)
 	}
 	fmt.Println()
+	if file := os.Getenv(loadFiguresEnv); file != "" {
+		if err := os.WriteFile(file, []byte(figures.String()), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
 	if bad := sum.missing + sum.doubled + sum.disordered + sum.foreign; bad > 0 {
 		t.Errorf("the delivered lines are not those that were written: %+v", sum)
 	}
