@@ -205,7 +205,7 @@ func (a *agent) build(out io.Writer) error {
 		a.containers, err = monitors.NewContainerMonitor(monitors.ContainerMonitorConfig{
 			Engine: a.engine, Files: a.files, Streams: a.streams, Saved: a.positions,
 			Cache:   monitors.NewContainerMetadataCache(0, a.registry),
-			Routing: f.Routing, Selection: f.Selection, ContainersDir: f.ContainersDir, SelfID: f.SelfID, Host: a.cfg.Host,
+			Routing: f.Routing, Selection: f.Selection, ContainersDir: f.ContainersDir, Self: f.Self, Host: a.cfg.Host,
 			Logger: a.log, Registerer: a.registry,
 		})
 		if err != nil {

@@ -33,7 +33,7 @@ func forecast(cfg *config.Config) monitors.Forecast {
 			Fallback: c.FileBasedMonitoring.FallbackToStreaming, Streaming: c.Streaming.Enabled,
 		},
 		Selection:     monitors.Selection{Include: rules(c.Include), Exclude: rules(c.Exclude)},
-		ContainersDir: cfg.Docker.ContainersDir, SelfID: selfContainerID("/proc/self/mountinfo"),
+		ContainersDir: cfg.Docker.ContainersDir, Self: self("/proc/self"),
 	}
 }
 

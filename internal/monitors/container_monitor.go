@@ -58,8 +58,8 @@ type ContainerMonitorConfig struct {
 	ContainersDir string
 	// Host is the value of the label host; empty: the engine's name.
 	Host string
-	// SelfID is the ID of the container that the agent itself runs in, or "".
-	SelfID string
+	// Self is the container that the agent itself runs in.
+	Self Self
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -488,7 +488,7 @@ func (m *ContainerMonitor) selectContainer(r *containerRoute) {
 	c := r.info
 	saved, _ := m.cfg.Saved.Lookup(c.ID)
 	name := namesOf(c, saved.Note).name
-	reason := m.cfg.Selection.excludes(name, c, m.cfg.SelfID)
+	reason := m.cfg.Selection.excludes(name, c, m.cfg.Self)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.name, r.excluded = name, reason

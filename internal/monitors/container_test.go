@@ -531,7 +531,7 @@ func TestContainerMonitorDieStartRename(t *testing.T) {
 }
 
 func TestContainerMonitorOwnContainer(t *testing.T) {
-	c := newContainers(t, func(cfg *ContainerMonitorConfig) { cfg.SelfID, cfg.Host = "self", "configured" })
+	c := newContainers(t, func(cfg *ContainerMonitorConfig) { cfg.Self, cfg.Host = Self{ID: "self"}, "configured" })
 	d := c.add("self")
 	c.add("other")
 	c.resync()

@@ -16,10 +16,10 @@ const noLogReason = "the engine cannot read its log back"
 type Forecast struct {
 	Routing   RoutingConfig
 	Selection Selection
-	// ContainersDir and SelfID are as in ContainerMonitorConfig, RootDir is the
+	// ContainersDir and Self are as in ContainerMonitorConfig, RootDir is the
 	// engine's.
 	ContainersDir, RootDir string
-	SelfID                 string
+	Self                   Self
 }
 
 // Foreseen is how a container's log would be read.
@@ -48,7 +48,7 @@ func (f *Forecast) LogPath(c docker.Container) string {
 // noLog that the engine, asked for its log, cannot read it back.
 func (f *Forecast) Container(c docker.Container, readable, noLog bool) Foreseen {
 	info := fileInfoFor(f.ContainersDir, f.RootDir, c)
-	if reason := f.Selection.excludes(c.Name, info, f.SelfID); reason != "" {
+	if reason := f.Selection.excludes(c.Name, info, f.Self); reason != "" {
 		return Foreseen{Method: routeNone.method(), Reason: reason, Excluded: true}
 	}
 	route, reason := decideRoute(f.Routing, c.Driver, readable)
@@ -80,12 +80,34 @@ func fileInfoFor(configured, root string, c docker.Container) ContainerLogFileIn
 	return fileInfoOf(configured, c)
 }
 
-// excludes says why a container is not to be captured; empty if it is. selfID is
-// that of the container that the agent runs in, or "".
-func (s Selection) excludes(name string, c ContainerLogFileInfo, selfID string) string {
+// Self is the container that the agent runs in, as far as that can be told. The zero
+// value is none.
+type Self struct {
+	// ID is its full ID, or "".
+	ID string
+	// PodUID and PodContainer are, in a pod, the pod's UID and the container's name
+	// there, which its labels have.
+	PodUID, PodContainer string
+}
+
+// Labels that the kubelet gives the containers of a pod, by way of cri-dockerd.
+const (
+	podUIDLabel       = "io.kubernetes.pod.uid"
+	podContainerLabel = "io.kubernetes.container.name"
+)
+
+// is says whether that is the agent's container; in a pod also one that it ran in
+// before a restart, which has another ID.
+func (s Self) is(c ContainerLogFileInfo) bool {
+	return s.ID != "" && c.ID == s.ID ||
+		s.PodUID != "" && c.Labels[podUIDLabel] == s.PodUID && c.Labels[podContainerLabel] == s.PodContainer
+}
+
+// excludes says why a container is not to be captured; empty if it is.
+func (s Selection) excludes(name string, c ContainerLogFileInfo, self Self) string {
 	captured, reason := s.decide(name, c.Image, c.Labels)
 	switch {
-	case c.ID == selfID && !enabled(c.Labels):
+	case self.is(c) && !enabled(c.Labels):
 		return "the agent's own container; label " + enableLabel + "=true captures it"
 	case captured:
 		return ""

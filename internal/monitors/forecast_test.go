@@ -15,20 +15,23 @@ func TestForecast(t *testing.T) {
 	f := &Forecast{
 		Routing:   RoutingConfig{Files: true, LogDrivers: []string{DriverJSONFile}, Fallback: true, Streaming: true},
 		Selection: Selection{Exclude: []Rule{{Field: ruleName, Pattern: "out*"}}},
-		RootDir:   "/root", SelfID: self,
+		RootDir:   "/root", Self: Self{ID: self, PodUID: "uid", PodContainer: "agent"},
 	}
 	for what, c := range map[string]struct {
 		c               docker.Container
 		readable, noLog bool
 		want            Foreseen
 	}{
-		"file":       {docker.Container{Driver: "json-file"}, true, false, Foreseen{MethodFileMonitor, "log driver json-file keeps a file", false}},
-		"unreadable": {docker.Container{Driver: "json-file"}, false, false, Foreseen{MethodStreaming, reasonUnreadable, false}},
-		"stream":     {docker.Container{Driver: "syslog"}, true, false, Foreseen{MethodStreaming, "log driver syslog keeps no file that can be read", false}},
-		"no log":     {docker.Container{Driver: "syslog"}, true, true, Foreseen{"none", noLogReason, false}},
-		"excluded":   {docker.Container{Driver: "json-file", Name: "out1"}, true, false, Foreseen{"none", "excluded by name=out*", true}},
-		"self":       {docker.Container{Driver: "json-file", ID: self}, true, false, Foreseen{"none", "the agent's own container; label log_capturer.enable=true captures it", true}},
-		"self, too":  {docker.Container{Driver: "json-file", ID: self, Labels: map[string]string{enableLabel: "true"}}, true, false, Foreseen{MethodFileMonitor, "log driver json-file keeps a file", false}},
+		"file":                 {docker.Container{Driver: "json-file"}, true, false, Foreseen{MethodFileMonitor, "log driver json-file keeps a file", false}},
+		"unreadable":           {docker.Container{Driver: "json-file"}, false, false, Foreseen{MethodStreaming, reasonUnreadable, false}},
+		"stream":               {docker.Container{Driver: "syslog"}, true, false, Foreseen{MethodStreaming, "log driver syslog keeps no file that can be read", false}},
+		"no log":               {docker.Container{Driver: "syslog"}, true, true, Foreseen{"none", noLogReason, false}},
+		"excluded":             {docker.Container{Driver: "json-file", Name: "out1"}, true, false, Foreseen{"none", "excluded by name=out*", true}},
+		"self":                 {docker.Container{Driver: "json-file", ID: self}, true, false, Foreseen{"none", "the agent's own container; label log_capturer.enable=true captures it", true}},
+		"self, by its pod":     {docker.Container{Driver: "json-file", Labels: map[string]string{podUIDLabel: "uid", podContainerLabel: "agent"}}, true, false, Foreseen{"none", "the agent's own container; label log_capturer.enable=true captures it", true}},
+		"beside it in the pod": {docker.Container{Driver: "json-file", Labels: map[string]string{podUIDLabel: "uid", podContainerLabel: "other"}}, true, false, Foreseen{MethodFileMonitor, "log driver json-file keeps a file", false}},
+		"in another pod":       {docker.Container{Driver: "json-file", Labels: map[string]string{podUIDLabel: "uid2", podContainerLabel: "agent"}}, true, false, Foreseen{MethodFileMonitor, "log driver json-file keeps a file", false}},
+		"self, too":            {docker.Container{Driver: "json-file", ID: self, Labels: map[string]string{enableLabel: "true"}}, true, false, Foreseen{MethodFileMonitor, "log driver json-file keeps a file", false}},
 	} {
 		if got := f.Container(c.c, c.readable, c.noLog); got != c.want {
 			t.Errorf("%s: %+v, want %+v", what, got, c.want)

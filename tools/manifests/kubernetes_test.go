@@ -173,19 +173,6 @@ func TestDaemonSet(t *testing.T) {
 	if env == nil || env.Data["LOKI_URL"] == "" {
 		t.Errorf("environment: %v", env)
 	}
-	// Its own log is left out by this rule.
-	if rule := "label=io.kubernetes.container.name=" + c.Name; !strings.Contains(configOf(m), rule) {
-		t.Errorf("no rule %s in\n%s", rule, configOf(m))
-	}
-}
-
-func configOf(m manifests) string {
-	for _, c := range m.config {
-		if text := c.Data["config.yaml"]; text != "" {
-			return text
-		}
-	}
-	return ""
 }
 
 func fits(selector, labels map[string]string) bool {
