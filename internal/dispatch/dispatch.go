@@ -50,7 +50,7 @@ const (
 	DefaultLanes          = 2
 	DefaultBatchBytes     = 1 << 20
 	DefaultBatchWait      = 100 * time.Millisecond
-	DefaultBatchesPerLane = 4
+	DefaultBatchesPerLane = 2
 	DefaultParkedBytes    = 8 << 20
 )
 
@@ -65,7 +65,9 @@ type Config struct {
 	// BatchWait is the least time between the departures of two batches of a
 	// lane of which the later is not full; below zero: none.
 	BatchWait time.Duration
-	// BatchesPerLane bounds the memory: batches being filled, waiting or sent.
+	// BatchesPerLane bounds the memory: batches being filled, waiting or sent. With
+	// two, one can be filled while the other is sent. Each more is one more that a
+	// line of a quiet container waits for when a loud one keeps the lane full.
 	BatchesPerLane int
 	// ParkedBytes bounds, by lane, what is parked: a lane that has parked more
 	// takes no batch until some is delivered. It may be passed by one batch.

@@ -150,6 +150,52 @@ func TestReserveWaitsForRoom(t *testing.T) {
 	})
 }
 
+// A container that fills each batch as soon as there is one, and a store that is
+// slower: a line of another one waits for the batch under way and for one more.
+func TestLoudContainerDelaysByTwoBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchBytes: 1})
+		answers := make(chan struct{})
+		r.setPush(func(ctx context.Context, b *entry.Batch) entry.Outcome {
+			select {
+			case <-answers:
+				return acceptAll(b)
+			case <-ctx.Done():
+				return entry.Outcome{Err: ctx.Err()}
+			}
+		})
+		loud, quiet := newSource(1, 0), newSource(2, 0)
+		var written atomic.Bool
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { // the lane's reader
+			for {
+				b, err := r.Reserve(ctx, 0)
+				if err != nil {
+					return
+				}
+				if written.CompareAndSwap(true, false) {
+					r.fill(b, quiet, "o:quiet")
+				} else {
+					r.fill(b, loud, "o:loud")
+				}
+				r.Submit(0, b)
+			}
+		})
+		synctest.Wait() // the lane is full
+		written.Store(true)
+		for range 3 { // two of the loud one's, and its own
+			answers <- struct{}{}
+			synctest.Wait()
+		}
+		if n := quiet.Stats.Delivered.Load(); n != 1 {
+			t.Errorf("the quiet container's line is not among the first three batches: %q", r.sent())
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // A reservation that is granted at the very moment its context ends is passed
 // on.
 func TestReserveGrantedTooLate(t *testing.T) {
