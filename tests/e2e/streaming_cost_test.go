@@ -68,15 +68,20 @@ func startClock(t *testing.T, keep bool) *clock {
 	return c
 }
 
-func (c *clock) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// readPush gives what a request to the push API brings.
+func readPush(r *http.Request) (req push.PushRequest, err error) {
 	body, err := io.ReadAll(r.Body)
 	if err == nil {
 		body, err = s2.Decode(nil, body)
 	}
-	var req push.PushRequest
 	if err == nil {
 		err = req.Unmarshal(body)
 	}
+	return req, err
+}
+
+func (c *clock) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	req, err := readPush(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
