@@ -28,9 +28,9 @@ const (
 	// readBytes is how much of one log is read at a time, if the batch has room
 	// for it. It bounds how long the others wait.
 	readBytes = 512 << 10
-	// minReadBytes is the room in a batch below which it is handed on. It is
-	// longer than Docker's longest entry.
-	minReadBytes = 128 << 10
+	// minReadBytes is the room in a batch below which it is handed on: no entry up to
+	// this length is cut, and Docker's longest is shorter (docs/limits.md).
+	minReadBytes = 256 << 10
 
 	// pollInterval is how often each log is looked at although nothing told us
 	// to. The contract promises 2 s.

@@ -14,10 +14,7 @@ import (
 // report, again and again, and leaves the rest as it is. Without the marks it would
 // take the report's place.
 func TestPerformanceReport(t *testing.T) {
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := harness.Root(t)
 	was, err := os.ReadFile(filepath.Join(root, "docs", "reports", "hybrid-monitor-performance.md"))
 	if err != nil {
 		t.Fatal(err)

@@ -209,7 +209,7 @@ func TestFairShare(t *testing.T) {
 		look = dispatch.DefaultBatchWait
 		// In front of a line are then the batch under way and one behind it, and it comes
 		// with its own; each is longer by what is read of a log at a time.
-		quantum = 256 << 10
+		quantum = 512 << 10 // readBytes of internal/monitors
 		bound   = 3 * (dispatch.DefaultBatchBytes + quantum)
 		// A busy machine lets the agent look later, and so much passes meanwhile.
 		passing = 24 << 20

@@ -34,10 +34,7 @@ func TestLeaks(t *testing.T) {
 		t.Skipf("it watches an agent for half an hour; make measure-leaks runs it (%s=30)", leaksMinutesEnv)
 	}
 	minutes := envNumber(t, leaksMinutesEnv)
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := harness.Root(t)
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt)
 	defer stop()
 
