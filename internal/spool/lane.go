@@ -140,9 +140,10 @@ func (l *Lane) append(frames []Frame, reserved bool) error {
 	if err := l.write(sg, grown.disk-sg.disk, b, fresh); err != nil {
 		return l.s.writeFailed(l.index, err)
 	}
+	records := grown.records - sg.records
 	*sg = grown
 	l.next = grown.last + 1
-	l.s.wrote(l.index, grown.records-sg.records, len(frames))
+	l.s.wrote(l.index, records, len(frames))
 	l.publish()
 	return nil
 }

@@ -581,6 +581,9 @@ func TestHealth(t *testing.T) {
 	if a, f, b := gauge("oldest_seconds"), gauge("frames"), gauge("bytes"); a != 21 || f != 21 || b != float64(h.DiskBytes) || gauge("time_left_seconds") < 45 {
 		t.Fatalf("age %v, frames %v, bytes %v", a, f, b)
 	}
+	if f, r := testutil.ToFloat64(s.m.appended), testutil.ToFloat64(s.m.appendedRecords); f != 21 || r != 147 {
+		t.Fatalf("%v frames and %v records appended", f, r)
+	}
 	for range 15 {
 		f, _, err := l.Next(nil)
 		must(t, err)
