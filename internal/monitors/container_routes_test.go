@@ -63,6 +63,9 @@ func TestContainerMonitorRoutes(t *testing.T) {
 	if n := metric(t, c.reg, "routing_decision_total"); n != 3 {
 		t.Errorf("%v decisions", n)
 	}
+	if n := counterOf(t, c.cm.routing.WithLabelValues("other", MethodStreaming)); n != 1 {
+		t.Errorf("%v decisions for plugins", n)
+	}
 	// The file of one that is streamed is nobody's business.
 	c.event(docker.ActionDie, "local")
 	if s := c.status("local"); s.Running {

@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"golang.org/x/sys/unix"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/positions"
@@ -227,6 +229,70 @@ func TestLostToTruncation(t *testing.T) {
 	r.work()
 	r.wantMetric("file_truncations_total", 1)
 	r.wantLost(lostTruncated, lost, 0)
+}
+
+// TestLostUnreadable: what the disk does not give back of a file that rotation has left
+// behind is given up, and reading goes on in the next one.
+func TestLostUnreadable(t *testing.T) {
+	r := newRotatingLog(t, 3, nil)
+	r.line()
+	r.add()
+	r.work()
+	lost := r.line()
+	forbidReads(t, r.w.Path)
+	r.rotate()
+	r.handle()
+	r.line()
+	lines := r.work()
+	r.m.logs["c"].retryAt = time.Time{}
+	r.m.poll(nil)
+	if got := texts(append(lines, r.work()...)); !slices.Equal(got, []string{"3"}) {
+		t.Errorf("%q", got)
+	}
+	r.wantLost(lostUnreadable, lost, 0)
+}
+
+// forbidReads makes every descriptor that this process has of a file one that cannot
+// be read from.
+func forbidReads(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		fd, err := strconv.Atoi(filepath.Base(link))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if to, err := os.Readlink(link); err == nil && to == path && fd != int(f.Fd()) {
+			if err := unix.Dup3(int(f.Fd()), fd, unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestLostAfterAnExit: what comes to a log that somebody has deleted between the last
+// look at it and its end is lost.
+func TestLostAfterAnExit(t *testing.T) {
+	r := newRotatingLog(t, 2, nil)
+	r.line()
+	r.add()
+	r.ack(r.work())
+	if err := os.Remove(r.w.Path); err != nil {
+		t.Fatal(err)
+	}
+	lost := r.line()
+	lg := r.m.logs["c"]
+	lg.exited = true
+	r.m.letGo(lg, false)
+	r.wantLost(lostExited, lost, 0)
 }
 
 // TestLostArchive: of an archive that breaks nobody knows how much is lost.

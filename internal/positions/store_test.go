@@ -175,6 +175,26 @@ func TestIgnoredAcks(t *testing.T) {
 	check(t, s, "a", 1, 0)
 }
 
+// TestFaultsAreCounted: of the disk, and of the agent.
+func TestFaultsAreCounted(t *testing.T) {
+	files := disktest.New()
+	s := openMem(t, files, nil)
+	n := s.Register("a", "", ends(0, 0))
+	s.Begin(n+1, ends(1, 0), lines{1, 0})
+	if got := testutil.ToFloat64(s.m.strayLines); got != 1 {
+		t.Errorf("%v reads of logs that are not registered", got)
+	}
+	must(t, s.Ack([]entry.Span{{Log: n, Seq: s.Begin(n, ends(1, 0), lines{1, 0})[0]}}))
+	files.Fail(disktest.Sync)
+	if err := s.flush(); err == nil {
+		t.Error("no error of a sync that failed")
+	}
+	files.Heal()
+	if got := testutil.ToFloat64(s.m.syncErrors); got != 1 {
+		t.Errorf("%v syncs failed", got)
+	}
+}
+
 // A container that stops and starts again while its lines are on their way.
 func TestRegisterWithSpansInFlight(t *testing.T) {
 	s := openMem(t, disktest.New(), nil)
