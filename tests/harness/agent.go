@@ -67,7 +67,7 @@ func NewAgent(tb TB, dockerHost, pushURL, extra string) *Agent {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if a.proc != nil && a.proc.running() && !a.proc.stop(15*time.Second) {
+		if a.proc != nil && a.proc.running() && !a.stop() {
 			tb.Error("the agent did not stop on SIGTERM and was killed")
 		}
 		showLog(tb, "agent", a.logFile())
@@ -108,9 +108,16 @@ func (a *Agent) Start() {
 // Stop stops the agent with SIGTERM and waits for it.
 func (a *Agent) Stop() {
 	a.tb.Helper()
-	if !a.proc.stop(15 * time.Second) {
+	if !a.stop() {
 		a.tb.Fatalf("the agent did not stop on SIGTERM:\n%s", a.Log())
 	}
+}
+
+// stop has a last look at the metrics, if the agent can answer, and ends it. It
+// reports whether SIGTERM was enough.
+func (a *Agent) stop() bool {
+	_, _ = a.scrape(hastyHTTP)
+	return a.proc.stop(15 * time.Second)
 }
 
 // Kill9 kills the agent with SIGKILL and waits for it.
@@ -155,8 +162,11 @@ func (a *Agent) Log() string {
 // waits for no agent that is frozen.
 var agentHTTP = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
-func (a *Agent) get(path string) (int, []byte, error) {
-	resp, err := agentHTTP.Get("http://" + a.Addr + path)
+// hastyHTTP is for what may as well not be known.
+var hastyHTTP = &http.Client{Timeout: time.Second, Transport: agentHTTP.Transport}
+
+func (a *Agent) get(client *http.Client, path string) (int, []byte, error) {
+	resp, err := client.Get("http://" + a.Addr + path)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -168,7 +178,7 @@ func (a *Agent) get(path string) (int, []byte, error) {
 // Health gives the status code and the decoded body of /health.
 func (a *Agent) Health() (code int, body map[string]any) {
 	a.tb.Helper()
-	code, b, err := a.get("/health")
+	code, b, err := a.get(agentHTTP, "/health")
 	if err != nil {
 		a.tb.Fatal(err)
 	}
@@ -190,8 +200,10 @@ func (a *Agent) Metrics() map[string]float64 {
 }
 
 // Scrape is Metrics for an agent that may not answer, and for any goroutine.
-func (a *Agent) Scrape() (map[string]float64, error) {
-	_, b, err := a.get("/metrics")
+func (a *Agent) Scrape() (map[string]float64, error) { return a.scrape(agentHTTP) }
+
+func (a *Agent) scrape(client *http.Client) (map[string]float64, error) {
+	_, b, err := a.get(client, "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -200,17 +212,11 @@ func (a *Agent) Scrape() (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
+	moved.see(families)
 	all := make(map[string]float64)
 	for name, f := range families {
 		for _, m := range f.GetMetric() {
-			var labels []string
-			for _, l := range m.GetLabel() {
-				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
-			}
-			suffix := ""
-			if len(labels) > 0 {
-				suffix = "{" + strings.Join(labels, ",") + "}"
-			}
+			suffix := labelsOf(m)
 			switch {
 			case m.Counter != nil:
 				all[name+suffix] = m.Counter.GetValue()

@@ -24,9 +24,12 @@ func NeedDocker(tb TB) {
 	}
 }
 
+// Required reports whether a test that cannot run here is to fail, not to skip.
+func Required() bool { return os.Getenv(requireEnv) == "1" }
+
 func missing(tb TB, why string) {
 	tb.Helper()
-	if os.Getenv(requireEnv) == "1" {
+	if Required() {
 		tb.Fatalf("%s=1, but %s", requireEnv, why)
 	}
 	tb.Skipf("%s (%s=1 makes this a failure)", why, requireEnv)
