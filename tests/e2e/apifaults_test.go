@@ -151,7 +151,8 @@ func TestAPIStalled(t *testing.T) {
 	w.streamsBalanced(a)
 }
 
-// TestAPIErrors: the engine refuses logs for a while.
+// TestAPIErrors: the engine refuses logs for a while, and those of a container until it
+// is removed.
 func TestAPIErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -166,7 +167,7 @@ func TestAPIErrors(t *testing.T) {
 		harness.Eventually(t, 30*time.Second, "it is tried again, and shown", func() bool {
 			c := shown(t, a)[all[0].name]
 			// A conflict is the way of a container that is being removed, and no error.
-			told := status == 409 || c.Errors > 0 && strings.Contains(c.LastError, "the proxy says 500")
+			told := status == 409 || c.Errors > 0 && strings.Contains(c.LastError, "the proxy says 500") && a.Metrics()["log_capturer_streams_failed"] > 0
 			return told && p.Requests(harness.APILogs) >= before+4
 		})
 		if n := p.Requests(harness.APILogs) - before; n > 200 {
@@ -177,6 +178,14 @@ func TestAPIErrors(t *testing.T) {
 	}
 	w.once(w.end(all, ids)...)
 	w.streamsBalanced(a)
+
+	// One that is removed before its log could be read.
+	p.Fault(harness.APILogs, harness.APIFault{Status: 500})
+	gone := output{name: "gone", lines: 10}
+	id := w.run(streamed(gone, "-sleep-after", "-1s"))
+	harness.Eventually(t, 30*time.Second, "it is tried", func() bool { return shown(t, a)[gone.name].Errors > 0 })
+	w.each([]string{id}, w.d.RemoveNow)
+	harness.Eventually(t, 20*time.Second, "its lines are counted as lost", func() bool { return a.Metrics()["log_capturer_stream_gaps_total"] == 1 })
 }
 
 // TestAPIEventsCut: the stream of events is cut, and the engine refuses

@@ -301,6 +301,9 @@ func TestNoPermission(t *testing.T) {
 	if n := strings.Count(a.Log(), "log cannot be read"); n != 1 || !contains(a.Log(), "CAP_DAC_READ_SEARCH") {
 		t.Errorf("said %d times:\n%s", n, a.Log())
 	}
+	if n := a.Metrics()["log_capturer_files_failed"]; n != 1 {
+		t.Errorf("%v logs have failed by the metrics", n)
+	}
 	setMode(t, w.d.DataRoot, 0o711)
 	setMode(t, w.d.ContainersDir(), 0o711)
 	setMode(t, filepath.Dir(w.d.LogPath(id)), 0o755)

@@ -11,6 +11,16 @@ import (
 	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
+// total adds up the series of a metric.
+func total(m map[string]float64, name string) (sum float64) {
+	for k, v := range m {
+		if k == name || strings.HasPrefix(k, name+"{") {
+			sum += v
+		}
+	}
+	return sum
+}
+
 // unbalanced says what does not add up in the figures of an agent that has nothing
 // under way: m is its metrics, containers what its API shows, and found how many
 // lines were in its spool when it started. What has been read, and what was found,
@@ -18,14 +28,7 @@ import (
 // container as far as the API tells. Nothing may be under way: that is also said.
 func unbalanced(found float64, m map[string]float64, containers []captured) (wrong []string) {
 	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	total := func(name string) (sum float64) {
-		for k, v := range m {
-			if k == name || strings.HasPrefix(k, name+"{") {
-				sum += v
-			}
-		}
-		return sum
-	}
+	total := func(name string) float64 { return total(m, name) }
 	result := func(method, result string) float64 {
 		return m[fmt.Sprintf("log_capturer_logs_processed_total{method=%q,result=%q}", method, result)]
 	}

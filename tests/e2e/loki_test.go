@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -131,6 +132,53 @@ func TestLokiFaults(t *testing.T) {
 	inOrder(t, l, all...)
 	if m := a.Metrics(); m[metricDead] != 0 || m[`log_capturer_sink_requests_total{code="429",sink="loki"}`] != 1 || m[`log_capturer_sink_requests_total{code="500",sink="loki"}`] != 2 {
 		t.Errorf("dead letters %v, answers 429 %v, 500 %v", m[metricDead], m[`log_capturer_sink_requests_total{code="429",sink="loki"}`], m[`log_capturer_sink_requests_total{code="500",sink="loki"}`])
+	}
+}
+
+// TestLokiAnswers: answers that tell of a wrong configuration, of too large a request
+// and of nothing that the agent knows, and a token that cannot be read for a while,
+// cost no line and are counted.
+func TestLokiAnswers(t *testing.T) {
+	t.Parallel()
+	l := lokitest.New(lokitest.Default())
+	t.Cleanup(l.Close)
+	w := &world{t: t, d: sharedEngine(t)}
+	t.Cleanup(w.removeContainers)
+	token := filepath.Join(t.TempDir(), "token")
+	write := func() {
+		t.Helper()
+		if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	a := w.agentTo(l.URL, "", "bearer_token_file: "+token)
+	a.Start()
+	l.Next(
+		lokitest.Fault{Status: http.StatusRequestEntityTooLarge, Body: "request body too large"},
+		lokitest.Fault{Status: http.StatusBadRequest, Body: "something new"},
+		lokitest.Fault{Status: http.StatusUnauthorized, Body: "no org id"},
+	)
+	first := output{name: "first", lines: 1000}
+	w.run(first.spec())
+	inOrder(t, l, first)
+	if err := os.Remove(token); err != nil {
+		t.Fatal(err)
+	}
+	second := output{name: "second"}
+	id := w.run(second.spec("-rate", "20"))
+	counted := func(reason string) func() bool {
+		return func() bool {
+			return a.Metrics()[fmt.Sprintf(`log_capturer_sink_errors_total{reason=%q,sink="loki"}`, reason)] > 0
+		}
+	}
+	harness.Eventually(t, 20*time.Second, "the token is missed", counted("credentials"))
+	write()
+	inOrder(t, l, w.end([]output{second}, []string{id})...)
+	for _, reason := range []string{"too_large", "unknown_400", "config"} {
+		if !counted(reason)() {
+			t.Errorf("no request is counted as %s", reason)
+		}
 	}
 }
 

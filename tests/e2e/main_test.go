@@ -75,6 +75,12 @@ func TestMain(m *testing.M) {
 	if shared.Failed() {
 		code = 1
 	}
+	if code == 0 && wholeSuite() {
+		if err := everyMetricMoved(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	http.DefaultClient.CloseIdleConnections()
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +127,38 @@ func TestMalformedNotShipped(t *testing.T) {
 		t.Fatalf("dead letters %+v", d)
 	}
 	d[0].wantPlace(t, w.d.LogPath(id))
+}
+
+// TestCutWhileDown: a log that somebody has cut while the agent was down, and that has
+// been written on, is resumed by the times of its lines: each comes once.
+func TestCutWhileDown(t *testing.T) {
+	t.Parallel()
+	w, l := patient(t)
+	a := w.agentTo(l.URL, "", "")
+	now := time.Now()
+	text := func(from, to int) string {
+		var b strings.Builder
+		for n := from; n <= to; n++ {
+			b.WriteString(crafted(fmt.Sprint("line ", n), "stdout", now.Add(time.Duration(n)*time.Millisecond)))
+		}
+		return b.String()
+	}
+	id := w.stopped("cut", text(1, 10))
+	a.Start()
+	arrived := func(n int) func() bool {
+		return func() bool { return len(l.Lines("container_name", "cut")) == n }
+	}
+	harness.Eventually(t, 20*time.Second, "the first lines", arrived(10))
+	a.Stop()
+	if err := os.WriteFile(w.d.LogPath(id), []byte(text(1, 1)+text(11, 13)), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	a.Start()
+	harness.Eventually(t, 20*time.Second, "what was written after the cut", arrived(13))
+	w.drained(a)
+	if n := a.Metrics()["log_capturer_resumes_by_time_total"]; n != 1 || !arrived(13)() {
+		t.Errorf("%v logs resumed by time, %d lines arrived", n, len(l.Lines("container_name", "cut")))
+	}
 }
 
 // TestTruncated: truncation by somebody else is survived, and what Docker writes

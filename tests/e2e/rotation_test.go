@@ -163,7 +163,7 @@ func (w *world) wantGap(a *harness.Agent, container string, before time.Time) {
 // had read; the next start, that there is a gap.
 func TestLostAtAStop(t *testing.T) {
 	w := newWorld(t)
-	a := w.agent("spool: {max_bytes: 0}\nshutdown_grace: 1s")
+	a := w.agent("spool: {max_bytes: 0}\nshutdown_grace: 3s")
 	w.s.Freeze()
 	o := output{name: "held", lines: 120_000, size: 100}
 	id := w.run(rotated(o.spec("-rate", "20000"), "1m", "2", false))
@@ -183,12 +183,17 @@ func TestLostAtAStop(t *testing.T) {
 		named += st.Size()
 	}
 	a.Signal(syscall.SIGTERM)
+	lost := 0.0
+	harness.Eventually(t, 3*time.Second, "the loss is counted while the agent stops", func() bool {
+		lost = a.Metrics()[`log_capturer_lost_bytes_total{reason="stopped"}`]
+		return lost > 0
+	})
 	if code := a.Exit(10 * time.Second); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 	said := regexp.MustCompile(`the agent stops before it has read .* container=held bytes=(\d+)\n`).FindAllStringSubmatch(a.Log(), -1)
-	if want := strconv.FormatInt(int64(unread)-named, 10); len(said) != 1 || said[0][1] != want {
-		t.Errorf("said %q; want %s bytes: %v were unread, %d of them in files with names", said, want, unread, named)
+	if want := int64(unread) - named; len(said) != 1 || said[0][1] != strconv.FormatInt(want, 10) || int64(lost) != want {
+		t.Errorf("said %q, and counted %v; want %d bytes: %v were unread, %d of them in files with names", said, lost, want, unread, named)
 	}
 	w.s.Thaw()
 	a.Start()

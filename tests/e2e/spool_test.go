@@ -233,6 +233,9 @@ func TestSpoolOutageWithRotation(t *testing.T) {
 	o := output{name: "through", lines: n, size: 100, stderrEvery: 10}
 	id := w.run(rotated(o.spec("-rate", "5000"), "100k", "2", false))
 	w.spooled(a, n/5)
+	harness.Eventually(t, 10*time.Second, "it is known how long there will be room", func() bool {
+		return a.Metrics()["log_capturer_spool_time_left_seconds"] > 0
+	})
 	early := positionOf(t, a, id)
 	w.d.Wait(t, id, time.Minute)
 	w.spooled(a, n)
@@ -424,6 +427,9 @@ func TestSpoolFull(t *testing.T) {
 	quiet = w.end([]output{quiet}, []string{quietID})[0]
 	m := a.Metrics()
 	t.Logf("full with %v lines read, %v spooled, %v bytes unread, %v bytes on disk", m[metricRead], m[metricSpooled], unread, m["log_capturer_spool_bytes"])
+	if m["log_capturer_spool_full"] != 1 {
+		t.Error("the metrics do not say that the spool is full")
+	}
 	// At most a quarter is kept free for what has to be moved.
 	if b := m["log_capturer_spool_bytes"]; b > 16<<20 || b < 11<<20 {
 		t.Errorf("%v bytes in the spool of 16 MiB", b)
@@ -530,8 +536,10 @@ func TestSpoolRefusedStream(t *testing.T) {
 		arrivesOnce(t, l, o.name, o.want())
 	}
 	isHeld := func(b map[string]any) bool {
+		m := a.Metrics()
 		return contains(problems(b), "the store refuses 1 streams for now") && at(b, "spool", "state") != "empty" &&
-			at(b, "monitors", "file_monitor", "logs_held_by_store") == 1.0 // what comes from the file, too
+			at(b, "monitors", "file_monitor", "logs_held_by_store") == 1.0 && // what comes from the file, too
+			total(m, "log_capturer_dispatch_held_streams") > 0 && total(m, "log_capturer_dispatch_parked_bytes") > 0
 	}
 	w.health(a, 15*time.Second, 200, "degraded", isHeld)
 	w.stopSpooled(a)
@@ -576,7 +584,8 @@ func TestSpoolHang(t *testing.T) {
 	hung = hung[slices.IndexFunc(hung, func(r lokitest.Request) bool { return r.Status == 0 }):]
 	harness.Eventually(t, 20*time.Second, "all that was read is delivered or in the spool", func() bool {
 		m := a.Metrics()
-		return m[metricRead] == float64(o.lines) && m[metricDelivered]+m["log_capturer_spool_records"] == m[metricRead]
+		return m[metricRead] == float64(o.lines) && m[metricDelivered]+m["log_capturer_spool_records"] == m[metricRead] &&
+			total(m, "log_capturer_dispatch_slow") > 0
 	})
 	w.spool(a, 5*time.Second, "filling", -1)
 	l.Always(nil)

@@ -532,7 +532,7 @@ func TestMaxStreams(t *testing.T) {
 			}
 		}
 		m := a.Metrics()
-		return m[metricStreaming] == n && m[metricStreamsOpen] > 0 && m[metricStreamsOpen] <= most && lagging > 0
+		return m[metricStreaming] == n && m[metricStreamsOpen] > 0 && m[metricStreamsOpen] <= most && lagging > 0 && m["log_capturer_stream_lag_seconds"] > 1
 	})
 	w.once(all...)
 	t.Logf("all lines are there after %v", time.Since(began).Round(time.Second))
