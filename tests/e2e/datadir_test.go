@@ -35,10 +35,7 @@ func TestDamagedDataDir(t *testing.T) {
 			w, l := patient(t)
 			w.mayLog = []string{"spool segment ", "frame of the spool cannot be read back"}
 			a := w.agentTo(l.URL, "", "")
-			root, err := harness.ModuleRoot()
-			if err != nil {
-				t.Fatal(err)
-			}
+			root := harness.Root(t)
 			for below, from := range map[string]string{".": "positions/testdata/" + c.positions, "spool/lane-0": "spool/testdata/" + c.lane0, "spool/lane-1": "spool/testdata/" + c.lane1} {
 				if err := os.CopyFS(filepath.Join(a.DataDir(), below), os.DirFS(filepath.Join(root, "internal", from))); err != nil {
 					t.Fatal(err)

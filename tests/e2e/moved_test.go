@@ -80,10 +80,7 @@ func everyMetricMoved() error {
 // named instead are there.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
-	root, err := harness.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := harness.Root(t)
 	metrics, err := harness.ContractMetrics()
 	if err != nil {
 		t.Fatal(err)
