@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,7 +68,7 @@ func appendSegmentHeader(b []byte, first uint64) []byte {
 // version. A damaged one is no error: the frames behind it speak for themselves.
 func checkSegmentHeader(b []byte) error {
 	const sum = segmentHeaderLen - 4
-	if string(b[:len(segmentMagic)]) != segmentMagic || binary.LittleEndian.Uint32(b[sum:]) != checksum(b[:sum]) {
+	if len(b) < segmentHeaderLen || string(b[:len(segmentMagic)]) != segmentMagic || binary.LittleEndian.Uint32(b[sum:]) != checksum(b[:sum]) {
 		return nil
 	}
 	if v := binary.LittleEndian.Uint32(b[len(segmentMagic):]); v != version {
@@ -120,42 +121,72 @@ func parseHeader(b []byte) (h header, ok bool) {
 	}, true
 }
 
+var (
+	// errNoFrame and errChecksum are damage.
+	errNoFrame  = errors.New("there is no frame where one should be")
+	errChecksum = errors.New("the checksum of a frame differs")
+	// errUnread is what an error of the disk is, which may pass: unlike damage.
+	errUnread = errors.New("the disk does not give it back")
+)
+
+// readAt reads what a file has at off, as far as it goes: not all of b where the file
+// ends. An error is errUnread.
+func readAt(r io.ReaderAt, b []byte, off int64) ([]byte, error) {
+	n, err := r.ReadAt(b, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %w", errUnread, err)
+	}
+	return b[:n], nil
+}
+
+// position is a place in a segment: before a frame, or at the end.
+type position struct {
+	off    int64
+	seq    uint64 // the number of the frame that follows
+	before uint32 // records of the segment before it
+}
+
 const scanChunk = 64 << 10
 
-// find gives the first header at or behind off whose frame ends by end and whose
-// number is from least to most (a seal's: most+1 at the most). It stands at off unless
-// something is damaged there. io.EOF: there is none; errUnread: nobody can tell. With an
-// error the header is a seal.
-func find(r io.ReaderAt, off, end int64, least, most uint64) (h header, at int64, err error) {
+// find gives the header of the first frame at p or behind it that ends by end and whose
+// number is from p.seq to most, and the position behind that frame. It stands at p unless
+// something is damaged there. errNoFrame: there is none; errUnread: nobody can tell.
+func find(r io.ReaderAt, p position, end int64, most uint64) (h header, behind position, err error) {
 	size := int64(frameHeaderLen) // as a rule one look is enough
 	var b []byte
-	for end-off >= frameHeaderLen {
+	for off := p.off; end-off >= frameHeaderLen; off += int64(len(b)) - frameHeaderLen + 1 {
 		n := int(min(size, end-off))
-		if cap(b) < n {
-			b = make([]byte, n)
+		if b, err = readAt(r, slices.Grow(b[:0], n)[:n], off); err != nil {
+			return header{}, position{}, err
 		}
-		b = b[:n]
-		if got, err := r.ReadAt(b, off); err != nil && !(errors.Is(err, io.EOF) && got >= frameHeaderLen) {
-			return header{}, 0, fmt.Errorf("%w: %w", errUnread, err)
-		} else if got < n { // the file is shorter than it was said to be
-			end, b = off+int64(got), b[:got]
+		if len(b) < n { // the file is shorter than it was said to be
+			end = off + int64(len(b))
 		}
-		for i := 0; len(b)-i >= frameHeaderLen; i++ {
+		for i := 0; ; i++ {
 			j := bytes.Index(b[i:], []byte(frameMagic))
 			if j < 0 {
 				break
 			}
 			i += j
 			h, ok := parseHeader(b[i:])
-			at := off + int64(i)
-			if ok && h.seq >= least && (h.seq <= most || h.isSeal() && h.seq == most+1) && at+frameHeaderLen+int64(h.length) <= end {
-				return h, at, nil
+			behind := position{off + int64(i) + frameHeaderLen + int64(h.length), h.seq + 1, h.before + h.records}
+			if ok && !h.isSeal() && h.seq >= p.seq && h.seq <= most && behind.off <= end {
+				return h, behind, nil
 			}
 		}
-		off += int64(len(b)) - frameHeaderLen + 1
 		size = scanChunk
 	}
-	return header{}, 0, io.EOF
+	return header{}, position{}, errNoFrame
+}
+
+// payload reads and verifies the payload of a frame as it lies there, before the
+// position behind the frame. b is used for it if it is large enough.
+func (h *header) payload(r io.ReaderAt, behind position, b []byte) ([]byte, error) {
+	b, err := readAt(r, slices.Grow(b[:0], int(h.length))[:h.length], behind.off-int64(h.length))
+	if err == nil && checksum(b) != h.sum {
+		err = errChecksum
+	}
+	return b, err
 }
 
 // cursor is the number up to which every frame is done, on disk: two slots that

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
@@ -27,17 +26,28 @@ type Frame struct {
 	Oldest int64
 }
 
-// segment is a file of frames.
+// segment is a file of frames, named by the number of the first.
 type segment struct {
-	name string
 	// first and last are the numbers of its frames. Of a segment before another
 	// one last is always the number before the other's first: what is not there is lost.
 	first, last uint64
-	size        int64 // up to here it is read
+	size        int64 // where its frames end
 	disk        int64 // counts against the cap: the file, and the seal to come
 	records     uint32
 	oldest      int64
+	// read is how far it is read: what is before has been given, or passed over.
+	read position
 }
+
+// newSegment gives a segment without frames.
+func newSegment(first uint64) *segment {
+	return &segment{first: first, last: first - 1, oldest: math.MaxInt64, read: position{off: segmentHeaderLen, seq: first}}
+}
+
+func (sg *segment) name() string { return segmentName(sg.first) }
+
+// end is the position behind the last frame.
+func (sg *segment) end() position { return position{sg.size, sg.last + 1, sg.records} }
 
 // handed is a frame that Next has given and whose turn to be done has not come.
 type handed struct {
@@ -63,14 +73,6 @@ type Lane struct {
 	out    []byte     // reused by Append
 	in     []byte     // reused by Next
 
-	// Reading stands in segs[at], which r has open unless nil, at off. The next
-	// frame to be given is expect; records of the segment came before it. at ==
-	// len(segs): there is nothing to read.
-	at      int
-	r       disk.File
-	off     int64
-	expect  uint64
-	before  uint32
 	unread  time.Time // since when the disk does not give back what is there; zero: it does
 	handed  []handed  // given and not done, and what was done after these; in order
 	waiting figures   // of those that are not done, but for the oldest
@@ -103,7 +105,7 @@ func (l *Lane) append(frames []Frame, reserved bool) error {
 	fresh := l.active == nil || l.segs[len(l.segs)-1].size >= l.s.cfg.segmentBytes
 	var sg *segment
 	if fresh {
-		sg = &segment{name: segmentName(l.next), first: l.next, last: l.next - 1, oldest: math.MaxInt64}
+		sg = newSegment(l.next)
 		b = appendSegmentHeader(b, sg.first)
 	} else {
 		sg = l.segs[len(l.segs)-1]
@@ -154,7 +156,7 @@ func (l *Lane) write(sg *segment, reserved int64, b []byte, fresh bool) (err err
 	f := l.active
 	if fresh {
 		l.seal()
-		if f, err = l.files.Open(sg.name, os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
+		if f, err = l.files.Open(sg.name(), os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
 			l.s.release(reserved)
 			return err
 		}
@@ -175,7 +177,7 @@ func (l *Lane) write(sg *segment, reserved int64, b []byte, fresh bool) (err err
 	cut := f.Truncate(sg.size)
 	_ = f.Close() // the first error is told
 	if fresh {
-		_ = l.files.Remove(sg.name) // the next attempt takes the same name
+		_ = l.files.Remove(sg.name()) // the next attempt takes the same name
 	} else {
 		l.active = nil
 		if cut != nil {
@@ -216,59 +218,88 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 		return Frame{}, false, os.ErrClosed
 	}
 	defer l.publish()
-	for ; l.at < len(l.segs); l.advance() {
-		for sg := l.segs[l.at]; l.expect <= sg.last; {
-			if l.r == nil {
-				l.r, err = l.files.Open(sg.name, os.O_RDONLY)
-				if errors.Is(err, os.ErrNotExist) { // somebody has removed it
-					l.r = nil
-					l.lose(sg.last+1, sg.records, err)
-					break
-				}
-				if err != nil {
-					l.r = nil
-					return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again): %w", l.index, err)
-				}
-			}
-			h, at, err := find(l.r, l.off, sg.size, l.expect, sg.last)
-			var payload []byte
-			if err == nil && !h.isSeal() {
-				payload, err = l.payload(l.r, &h, at, buf)
-			}
-			if errors.Is(err, errUnread) && l.patient() {
-				l.closeReader()
-				return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again; check the disk of data_dir): %w", l.index, err)
-			}
-			switch {
-			case h.isSeal() && errors.Is(err, errUnread):
-				l.off += 4 << 10 // there may be frames behind it
-				continue
-			case h.isSeal():
-				l.lose(sg.last+1, sg.records, cmp.Or(err, errNoFrame))
-				continue
-			case h.seq > l.expect:
-				l.lose(h.seq, h.before, errNoFrame)
-			}
-			l.off = at + frameHeaderLen + int64(h.length)
-			if err != nil {
-				l.lose(h.seq+1, h.before+h.records, err)
-				continue
-			}
-			l.unread = time.Time{}
-			l.expect, l.before = h.seq+1, h.before+h.records
-			g := handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest}
-			l.handed = append(l.handed, g)
-			l.waiting.frames++
-			l.waiting.records += uint64(g.records)
-			l.waiting.bytes += g.size
-			return Frame{Seq: h.seq, Payload: payload, Records: int(h.records), Oldest: h.oldest}, true, nil
+	for _, sg := range l.segs {
+		if sg.read.seq > sg.last {
+			continue
 		}
-		if l.at == len(l.segs)-1 {
-			break // more may come here
+		f, ok, err := l.nextOf(sg, buf)
+		if ok || err != nil {
+			return f, ok, err
 		}
 	}
 	l.drop()
 	return Frame{}, false, nil
+}
+
+// nextOf is Next of one segment.
+func (l *Lane) nextOf(sg *segment, buf []byte) (f Frame, ok bool, err error) {
+	r, err := l.files.Open(sg.name(), os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) { // somebody has removed it
+		l.pass(sg, sg.end(), err)
+		return Frame{}, false, nil
+	}
+	if err != nil {
+		return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again): %w", l.index, err)
+	}
+	defer r.Close() //nolint:errcheck // it was only read
+	for sg.read.seq <= sg.last {
+		f, h, behind, err := l.read(r, sg, sg.read, buf)
+		if errors.Is(err, errUnread) && l.patient() {
+			return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again; check the disk of data_dir): %w", l.index, err)
+		}
+		if err != nil {
+			l.pass(sg, behind, err)
+			continue
+		}
+		l.pass(sg, position{sg.read.off, h.seq, h.before}, errNoFrame)
+		sg.read = behind
+		l.unread = time.Time{}
+		g := handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest}
+		l.handed = append(l.handed, g)
+		l.waiting.frames++
+		l.waiting.records += uint64(g.records)
+		l.waiting.bytes += g.size
+		return f, true, nil
+	}
+	return Frame{}, false, nil
+}
+
+// read reads the first frame of a segment at p or behind it, and gives the position
+// behind what it has looked at; with an error, too.
+func (l *Lane) read(r disk.File, sg *segment, p position, buf []byte) (f Frame, h header, behind position, err error) {
+	h, behind, err = find(r, p, sg.size, sg.last)
+	if errors.Is(err, errUnread) {
+		p.off += 4 << 10 // there may be frames behind it
+		return Frame{}, header{}, p, err
+	}
+	if err != nil {
+		return Frame{}, header{}, sg.end(), err
+	}
+	stored, err := h.payload(r, behind, l.in)
+	if cap(stored) <= keepBuffer {
+		l.in = stored
+	}
+	if err == nil {
+		buf, err = l.s.dec.DecodeAll(stored, buf[:0])
+	}
+	return Frame{Seq: h.seq, Payload: buf, Records: int(h.records), Oldest: h.oldest}, h, behind, err
+}
+
+// pass goes on to a position of a segment; what is between is lost.
+func (l *Lane) pass(sg *segment, to position, why error) {
+	if frames := to.seq - sg.read.seq; frames > 0 {
+		l.s.lost(l.index, sg.name(), frames, uint64(to.before)-min(uint64(sg.read.before), uint64(to.before)), why)
+	}
+	sg.read = to
+}
+
+// patient reports whether what the disk does not give back is to be tried again.
+func (l *Lane) patient() bool {
+	now := l.s.cfg.Now()
+	if l.unread.IsZero() {
+		l.unread = now
+	}
+	return now.Sub(l.unread) < readPatience
 }
 
 // Scan calls f with every frame that Next has still to give, in order, without giving
@@ -282,11 +313,13 @@ func (l *Lane) Scan(f func(Frame) error) error {
 		return os.ErrClosed
 	}
 	var failed error
-	off, expect := l.off, l.expect
-	for _, sg := range l.segs[l.at:] {
-		r, err := l.files.Open(sg.name, os.O_RDONLY)
+	for _, sg := range l.segs {
+		if sg.read.seq > sg.last {
+			continue
+		}
+		r, err := l.files.Open(sg.name(), os.O_RDONLY)
 		if err == nil {
-			err = l.scan(r, off, expect, sg, f)
+			err = l.scan(r, sg, f)
 			_ = r.Close() // nothing was written
 			if err != nil {
 				return err
@@ -294,97 +327,28 @@ func (l *Lane) Scan(f func(Frame) error) error {
 		} else if !errors.Is(err, os.ErrNotExist) {
 			failed = errors.Join(failed, fmt.Errorf("read lane %d of the spool: %w", l.index, err))
 		}
-		off, expect = segmentHeaderLen, sg.last+1
 	}
 	return failed
 }
 
-// scan is Scan of one segment, from the frame expect on, at off or behind it.
-func (l *Lane) scan(r disk.File, off int64, expect uint64, sg *segment, f func(Frame) error) error {
+// scan is Scan of one segment.
+func (l *Lane) scan(r disk.File, sg *segment, f func(Frame) error) error {
 	var buf []byte
-	for expect <= sg.last {
-		h, at, err := find(r, off, sg.size, expect, sg.last)
+	for p := sg.read; p.seq <= sg.last; {
+		fr, _, behind, err := l.read(r, sg, p, buf)
 		if errors.Is(err, errUnread) {
 			return err
 		}
-		if err != nil || h.isSeal() {
-			return nil //nolint:nilerr // Next tells of it
-		}
-		off, expect = at+frameHeaderLen+int64(h.length), h.seq+1
-		payload, err := l.payload(r, &h, at, buf)
-		if errors.Is(err, errUnread) {
-			return err
-		}
+		p = behind
 		if err != nil {
-			continue
+			continue // Next tells of it
 		}
-		buf = payload
-		if err := f(Frame{Seq: h.seq, Payload: payload, Records: int(h.records), Oldest: h.oldest}); err != nil {
+		buf = fr.Payload
+		if err := f(fr); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-var (
-	errChecksum = errors.New("the checksum of a frame differs")
-	errNoFrame  = errors.New("there is no frame where one should be")
-	// errUnread is what an error of the disk is, which may pass: unlike damage.
-	errUnread = errors.New("the disk does not give it back")
-)
-
-// patient reports whether what the disk does not give back is to be tried again.
-func (l *Lane) patient() bool {
-	now := l.s.cfg.Now()
-	if l.unread.IsZero() {
-		l.unread = now
-	}
-	return now.Sub(l.unread) < readPatience
-}
-
-// payload reads and verifies what stands behind a header.
-func (l *Lane) payload(r disk.File, h *header, at int64, buf []byte) ([]byte, error) {
-	if uint32(cap(l.in)) < h.length {
-		l.in = make([]byte, h.length)
-	}
-	b := l.in[:h.length]
-	if cap(l.in) > keepBuffer {
-		l.in = nil
-	}
-	if n, err := r.ReadAt(b, at+frameHeaderLen); n < len(b) && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: %w", errUnread, err)
-	} else if n < len(b) {
-		return nil, errNoFrame
-	}
-	if checksum(b) != h.sum {
-		return nil, errChecksum
-	}
-	return l.s.dec.DecodeAll(b, buf[:0])
-}
-
-// lose passes over the frames before the number to, of which the segment has so many
-// records in front of it.
-func (l *Lane) lose(to uint64, before uint32, why error) {
-	frames, records := to-l.expect, uint32(0)
-	if before > l.before {
-		records = before - l.before
-	}
-	l.s.lost(l.index, l.segs[l.at].name, frames, uint64(records), why)
-	l.expect, l.before = to, before
-}
-
-// advance goes to the next segment.
-func (l *Lane) advance() {
-	l.closeReader()
-	l.at++
-	l.off, l.before = segmentHeaderLen, 0
-}
-
-func (l *Lane) closeReader() {
-	if l.r != nil {
-		_ = l.r.Close() // nothing was written
-		l.r = nil
-	}
 }
 
 // Ack says that a frame which Next has given is done: sent, or safe elsewhere. The
@@ -447,37 +411,28 @@ func (l *Lane) saveCursor() (err error) {
 // drop removes the segments of which every frame is done; the active one, too.
 // A name that cannot be removed is tried again with the next.
 func (l *Lane) drop() {
-	low := l.expect
-	if len(l.handed) > 0 {
-		low = l.handed[0].seq
-	}
-	n := 0
-	for n < len(l.segs) && l.segs[n].last < low {
-		n++
-	}
-	if n == 0 {
-		return
-	}
-	if n == len(l.segs) && l.active != nil {
-		_ = l.active.Close() // it goes
-		l.active = nil
-	}
-	for l.at < n {
-		l.advance()
-	}
-	removed := 0
-	for _, sg := range l.segs[:n] {
-		if err := l.files.Remove(sg.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+	n := len(l.segs)
+	for len(l.segs) > 0 {
+		sg := l.segs[0]
+		if sg.read.seq <= sg.last || len(l.handed) > 0 && l.handed[0].seq <= sg.last {
+			break
+		}
+		if len(l.segs) == 1 && l.active != nil {
+			_ = l.active.Close() // it goes
+			l.active = nil
+		}
+		if err := l.files.Remove(sg.name()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			break
 		}
 		l.s.release(sg.disk)
-		removed++
+		l.segs = slices.Delete(l.segs, 0, 1)
 	}
-	l.segs = append(l.segs[:0], l.segs[removed:]...)
+	if len(l.segs) == n {
+		return
+	}
 	if len(l.segs) == 0 {
 		l.in, l.out = nil, nil // outages are rare
 	}
-	l.at -= removed
 	_ = l.files.Sync() // names that come back are removed at the next start
 }
 
@@ -487,20 +442,16 @@ func (l *Lane) publish() {
 	if f.frames > 0 {
 		f.oldest = l.handed[0].oldest // which is not done
 	}
-	add := func(frames, records uint64, bytes, oldest int64) {
-		if f.frames == 0 && frames > 0 {
-			f.oldest = oldest
+	for _, sg := range l.segs {
+		if sg.read.seq > sg.last {
+			continue
 		}
-		f.frames += frames
-		f.records += records
-		f.bytes += bytes
-	}
-	for i, sg := range l.segs[l.at:] {
-		if i > 0 {
-			add(sg.last-sg.first+1, uint64(sg.records), sg.size, sg.oldest)
-		} else {
-			add(sg.last+1-l.expect, uint64(sg.records)-min(uint64(l.before), uint64(sg.records)), sg.size-l.off, sg.oldest)
+		if f.frames == 0 {
+			f.oldest = sg.oldest
 		}
+		f.frames += sg.last + 1 - sg.read.seq
+		f.records += uint64(sg.records) - min(uint64(sg.read.before), uint64(sg.records))
+		f.bytes += sg.size - sg.read.off
 	}
 	l.s.publish(l.index, f)
 }
@@ -520,7 +471,6 @@ func (l *Lane) close() error {
 		return nil
 	}
 	l.closed = true
-	l.closeReader()
 	l.seal()
 	err := l.saveCursor()
 	if l.cursor.f != nil {

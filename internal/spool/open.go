@@ -1,11 +1,9 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
-	"math"
 	"os"
 	"slices"
 
@@ -30,7 +28,7 @@ func segments(lane disk.Dir) (firsts []uint64, err error) {
 // openLane reads what an earlier process has left: of complete segments the
 // seal, of others the headers, of the newest every byte.
 func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
-	l := &Lane{s: s, index: index, files: files, next: 1, off: segmentHeaderLen}
+	l := &Lane{s: s, index: index, files: files, next: 1}
 	firsts, err := segments(files)
 	if err != nil {
 		return nil, err
@@ -56,16 +54,14 @@ func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
 		s.log.Warn("spool cursor is behind the last frame on disk: not believed, frames may be sent twice", "lane", index)
 	}
 	l.next = max(l.next, done+1)
-	l.expect = done + 1
-	if len(l.segs) > 0 {
-		l.expect = max(l.expect, l.segs[0].first)
+	for _, sg := range l.segs {
+		l.skip(sg, done)
 	}
 	l.cursorQ = true // written anew: a failed sync may have lost what was read
 	if err := l.saveCursor(); err != nil {
 		s.log.Warn("spool cursor cannot be written: frames may be sent twice after a restart", "lane", index, "error", err)
 	}
 	l.drop()
-	l.skip()
 	l.publish()
 	return l, nil
 }
@@ -83,58 +79,60 @@ func (l *Lane) openCursor() uint64 {
 	return l.cursor.seq
 }
 
-// skip walks over the frames of the first segment that are done, which a restart
-// leaves in it.
-func (l *Lane) skip() {
-	if len(l.segs) == 0 || l.expect <= l.segs[0].first {
+// skip goes on behind the frames of a segment that are done: up to a number.
+func (l *Lane) skip(sg *segment, done uint64) {
+	if done < sg.first {
 		return
 	}
-	sg := l.segs[0]
-	f, err := l.files.Open(sg.name, os.O_RDONLY)
-	if err != nil {
-		return // Next tells
+	if done >= sg.last {
+		sg.read = sg.end()
+		return
 	}
-	defer f.Close() //nolint:errcheck // it was only read
-	for least := sg.first; ; {
-		h, at, err := find(f, l.off, sg.size, least, sg.last)
-		if err != nil || h.isSeal() {
-			return
+	if r, err := l.files.Open(sg.name(), os.O_RDONLY); err == nil { // else Next tells
+		defer r.Close() //nolint:errcheck // it was only read
+		for sg.read.seq <= done {
+			h, behind, err := find(r, sg.read, sg.size, sg.last)
+			if err != nil {
+				break
+			}
+			if h.seq > done { // those that are done are damaged
+				sg.read.before = h.before
+				break
+			}
+			sg.read = behind
 		}
-		if h.seq >= l.expect {
-			l.before = h.before
-			return
-		}
-		l.off, l.before = at+frameHeaderLen+int64(h.length), h.before+h.records
-		least = h.seq + 1
 	}
+	sg.read.seq = done + 1
 }
 
 // adopt takes over the segment that begins with the number first and can hold
 // frames up to most. It gives nil where there is nothing in it to be read.
 func (l *Lane) adopt(first, most uint64, newest bool) *segment {
-	name := segmentName(first)
-	sg, torn, err := l.examine(name, first, most, newest)
+	sg := newSegment(first)
+	torn, err := l.examine(sg, most, newest)
 	var unknown *VersionError
 	switch {
 	case errors.As(err, &unknown):
-		l.putAside(name, "unknown-version", err)
+		l.putAside(sg.name(), "unknown-version", err)
 		return nil
 	case errors.Is(err, errUnread) && !newest:
 		// A disk that is away for a moment: Next has more patience.
-		return &segment{name: name, first: first, last: most, size: sg.disk, disk: sg.disk, oldest: l.s.cfg.Now().UnixNano()}
+		whole := newSegment(first)
+		whole.last, whole.size, whole.disk, whole.oldest = most, sg.disk, sg.disk, l.s.cfg.Now().UnixNano()
+		return whole
 	case err != nil || sg.last < first && !newest:
 		if !newest && most > l.cursor.seq {
 			l.s.m.lostFrames.Add(float64(most - max(first-1, l.cursor.seq)))
 		}
-		l.putAside(name, "damaged", err)
+		l.putAside(sg.name(), "damaged", err)
 		return nil
 	}
 	if torn > 0 {
 		l.s.m.torn.Inc()
-		l.s.log.Info("spool ended inside a write that was never confirmed: cut off", "lane", l.index, "segment", name, "bytes", torn)
+		l.s.log.Info("spool ended inside a write that was never confirmed: cut off", "lane", l.index, "segment", sg.name(), "bytes", torn)
 	}
 	if sg.last < first {
-		_ = l.files.Remove(name) // next time, then
+		_ = l.files.Remove(sg.name()) // next time, then
 		return nil
 	}
 	if !newest {
@@ -150,84 +148,74 @@ func (l *Lane) putAside(name, kind string, why error) {
 		"lane", l.index, "segment", name, "kept_as", name+"."+kind, "error", errors.Join(why, err))
 }
 
-// examine reads what a segment file holds. Of the newest one what lies behind the last
-// good frame is cut off; torn says how many bytes.
-func (l *Lane) examine(name string, first, most uint64, newest bool) (sg *segment, torn int64, err error) {
-	f, err := l.files.Open(name, os.O_RDWR)
+// examine learns what the file of a segment holds. Of the newest one what lies behind the
+// last good frame is cut off; torn says how many bytes.
+func (l *Lane) examine(sg *segment, most uint64, newest bool) (torn int64, err error) {
+	f, err := l.files.Open(sg.name(), os.O_RDWR)
 	if disk.ReadOnly(err) {
-		f, err = l.files.Open(name, os.O_RDONLY)
+		f, err = l.files.Open(sg.name(), os.O_RDONLY)
 	}
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Info()
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	size := info.Size
-	sg = &segment{name: name, first: first, last: first - 1, disk: size, oldest: math.MaxInt64}
-	var b [max(segmentHeaderLen, frameHeaderLen)]byte
-	if size >= segmentHeaderLen {
-		if _, err := f.ReadAt(b[:segmentHeaderLen], 0); err != nil {
-			return sg, 0, fmt.Errorf("%w: %w", errUnread, err)
-		}
-		if err := checkSegmentHeader(b[:]); err != nil {
-			return nil, 0, err
-		}
+	sg.disk = info.Size
+	b, err := readAt(f, make([]byte, segmentHeaderLen), 0)
+	if err == nil {
+		err = checkSegmentHeader(b)
 	}
-	if size >= segmentHeaderLen+frameHeaderLen {
-		if _, err := f.ReadAt(b[:frameHeaderLen], size-frameHeaderLen); err != nil {
-			return sg, 0, fmt.Errorf("%w: %w", errUnread, err)
-		}
-		if h, ok := parseHeader(b[:frameHeaderLen]); ok && h.isSeal() && h.seq > first && h.seq <= most+1 {
-			sg.last, sg.size, sg.records, sg.oldest = h.seq-1, size, h.before, h.oldest
-			return sg, 0, nil
-		}
+	if err != nil {
+		return 0, err
 	}
-	if err := sg.scan(f, size, most, newest); err != nil {
-		return sg, 0, err
+	b, err = readAt(f, make([]byte, frameHeaderLen), max(segmentHeaderLen, sg.disk-frameHeaderLen))
+	if err != nil {
+		return 0, err
 	}
-	if !newest {
-		return sg, 0, nil
+	if h, ok := parseHeader(b); ok && h.isSeal() && h.seq > sg.first && h.seq <= most+1 {
+		sg.last, sg.size, sg.records, sg.oldest = h.seq-1, sg.disk, h.before, h.oldest
+		return 0, nil
 	}
-	if torn = size - sg.size; torn > 0 && f.Truncate(sg.size) == nil {
+	if err := sg.scan(f, most, newest); err != nil || !newest {
+		return 0, err
+	}
+	if torn = sg.disk - sg.size; torn > 0 && f.Truncate(sg.size) == nil {
 		sg.disk = sg.size
 	}
 	// What a killed process had not synced counts from now on.
-	return sg, torn, f.Sync()
+	return torn, f.Sync()
 }
 
 // scan finds the frames of a segment that has no seal, up to the last good one. In the
 // newest one a frame is good only if its payload is. One that is not, with good ones
 // behind it, is damage, and is left to Next; unless these were appended together with it:
 // that write was never confirmed.
-func (sg *segment) scan(f disk.File, size int64, most uint64, verify bool) error {
-	sg.size = min(size, segmentHeaderLen)
-	off, expect, bad := int64(segmentHeaderLen), sg.first, uint64(0)
+func (sg *segment) scan(f disk.File, most uint64, verify bool) error {
+	sg.size = min(sg.disk, segmentHeaderLen)
+	bad := uint64(0) // the first of those that are not good, since the last good one
 	var payload []byte
-	for {
-		h, at, err := find(f, off, size, expect, most)
-		if errors.Is(err, io.EOF) || err == nil && h.isSeal() {
+	for p := sg.read; ; {
+		h, behind, err := find(f, p, sg.disk, most)
+		if errors.Is(err, errNoFrame) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		off = at + frameHeaderLen + int64(h.length)
-		if bad == 0 && h.seq > expect {
-			bad = expect
+		if bad == 0 && h.seq > p.seq {
+			bad = p.seq
 		}
-		expect = h.seq + 1
+		p = behind
 		if verify {
-			payload = slices.Grow(payload[:0], int(h.length))[:h.length]
-			if n, err := f.ReadAt(payload, at+frameHeaderLen); n < len(payload) {
-				return fmt.Errorf("read frame %d: %w", h.seq, err)
+			payload, err = h.payload(f, behind, payload)
+			if errors.Is(err, errUnread) {
+				return err
 			}
-			if checksum(payload) != h.sum {
-				if bad == 0 {
-					bad = h.seq
-				}
+			if err != nil {
+				bad = cmp.Or(bad, h.seq)
 				continue
 			}
 			if bad != 0 && bad+uint64(h.back) >= h.seq {
@@ -235,8 +223,7 @@ func (sg *segment) scan(f disk.File, size int64, most uint64, verify bool) error
 			}
 			bad = 0
 		}
-		sg.last, sg.size = h.seq, off
-		sg.records = h.before + h.records
+		sg.last, sg.size, sg.records = h.seq, behind.off, behind.before
 		sg.oldest = min(sg.oldest, h.oldest)
 	}
 }
