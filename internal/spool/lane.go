@@ -49,6 +49,9 @@ func (sg *segment) name() string { return segmentName(sg.first) }
 // end is the position behind the last frame.
 func (sg *segment) end() position { return position{sg.size, sg.last + 1, sg.records} }
 
+// unread is the number of frames from the position on.
+func (sg *segment) unread() uint64 { return sg.last + 1 - sg.read.seq }
+
 // handed is a frame that Next has given and whose turn to be done has not come.
 type handed struct {
 	seq     uint64
@@ -219,11 +222,10 @@ func (l *Lane) Next(buf []byte) (f Frame, ok bool, err error) {
 	}
 	defer l.publish()
 	for _, sg := range l.segs {
-		if sg.read.seq > sg.last {
+		if sg.unread() == 0 {
 			continue
 		}
-		f, ok, err := l.nextOf(sg, buf)
-		if ok || err != nil {
+		if f, ok, err := l.nextOf(sg, buf); ok || err != nil {
 			return f, ok, err
 		}
 	}
@@ -242,7 +244,7 @@ func (l *Lane) nextOf(sg *segment, buf []byte) (f Frame, ok bool, err error) {
 		return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again): %w", l.index, err)
 	}
 	defer r.Close() //nolint:errcheck // it was only read
-	for sg.read.seq <= sg.last {
+	for sg.unread() > 0 {
 		f, h, behind, err := l.read(r, sg, sg.read, buf)
 		if errors.Is(err, errUnread) && l.patient() {
 			return Frame{}, false, fmt.Errorf("read lane %d of the spool (it is tried again; check the disk of data_dir): %w", l.index, err)
@@ -312,27 +314,28 @@ func (l *Lane) Scan(f func(Frame) error) error {
 	if l.closed {
 		return os.ErrClosed
 	}
-	var failed error
+	var unread error
 	for _, sg := range l.segs {
-		if sg.read.seq > sg.last {
-			continue
-		}
-		r, err := l.files.Open(sg.name(), os.O_RDONLY)
-		if err == nil {
-			err = l.scan(r, sg, f)
-			_ = r.Close() // nothing was written
-			if err != nil {
-				return err
-			}
-		} else if !errors.Is(err, os.ErrNotExist) {
-			failed = errors.Join(failed, fmt.Errorf("read lane %d of the spool: %w", l.index, err))
+		if err := l.scan(sg, f); errors.Is(err, errUnread) {
+			unread = cmp.Or(unread, fmt.Errorf("read lane %d of the spool: %w", l.index, err))
+		} else if err != nil {
+			return err
 		}
 	}
-	return failed
+	return unread
 }
 
-// scan is Scan of one segment.
-func (l *Lane) scan(r disk.File, sg *segment, f func(Frame) error) error {
+// scan is Scan of one segment; behind a place that the disk does not give back it does
+// not look for more.
+func (l *Lane) scan(sg *segment, f func(Frame) error) error {
+	r, err := l.files.Open(sg.name(), os.O_RDONLY)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // Next tells of it
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnread, err)
+	}
+	defer r.Close() //nolint:errcheck // it was only read
 	var buf []byte
 	for p := sg.read; p.seq <= sg.last; {
 		fr, _, behind, err := l.read(r, sg, p, buf)
@@ -414,7 +417,7 @@ func (l *Lane) drop() {
 	n := len(l.segs)
 	for len(l.segs) > 0 {
 		sg := l.segs[0]
-		if sg.read.seq <= sg.last || len(l.handed) > 0 && l.handed[0].seq <= sg.last {
+		if sg.unread() > 0 || len(l.handed) > 0 && l.handed[0].seq <= sg.last {
 			break
 		}
 		if len(l.segs) == 1 && l.active != nil {
@@ -443,13 +446,14 @@ func (l *Lane) publish() {
 		f.oldest = l.handed[0].oldest // which is not done
 	}
 	for _, sg := range l.segs {
-		if sg.read.seq > sg.last {
+		n := sg.unread()
+		if n == 0 {
 			continue
 		}
 		if f.frames == 0 {
 			f.oldest = sg.oldest
 		}
-		f.frames += sg.last + 1 - sg.read.seq
+		f.frames += n
 		f.records += uint64(sg.records) - min(uint64(sg.read.before), uint64(sg.records))
 		f.bytes += sg.size - sg.read.off
 	}

@@ -143,3 +143,24 @@ func TestScan(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// What the disk does not give back of one segment hides nothing of the others.
+func TestScanUnreadable(t *testing.T) {
+	dir := disktest.New()
+	s := openMem(t, Config{segmentBytes: 1}, dir)
+	for _, text := range []string{"a", "b", "c"} {
+		must(t, s.Lane(0).Append(frame(text)))
+	}
+	must(t, s.Close())
+	s, err := Open(Config{Files: badSector{Dir: dir.Mount(), name: segmentName(2), to: 1 << 30}, Lanes: 1})
+	must(t, err)
+	defer s.Close() //nolint:errcheck // it was only read
+	var got []string
+	err = s.Lane(0).Scan(func(f Frame) error {
+		got = append(got, string(f.Payload))
+		return nil
+	})
+	if !errors.Is(err, errUnread) || !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
