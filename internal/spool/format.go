@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,39 +194,43 @@ func (h *header) payload(r io.ReaderAt, behind position, b []byte) ([]byte, erro
 // are written in turn, so that half a write leaves the other. It is not synced
 // but at the end: an old one costs frames that are sent twice.
 type cursor struct {
-	f          disk.File // nil: not opened for writing yet
-	slot       int64
-	generation uint64 // of the last write
+	f          disk.File // nil: not opened yet
+	generation uint64    // of the last write
 	seq        uint64
 }
 
 // load reads the slots. sound is false where there are bytes and none of them is a cursor.
 func (c *cursor) load(b []byte) (sound bool) {
 	sound = len(b) == 0
-	for i := int64(0); i < 2; i++ {
-		s := b[min(i*cursorSlotLen, int64(len(b))):]
-		if len(s) < cursorSlotLen || string(s[:4]) != cursorMagic || binary.LittleEndian.Uint32(s[20:]) != checksum(s[:20]) {
+	for len(b) >= cursorSlotLen {
+		s := b[:cursorSlotLen]
+		b = b[cursorSlotLen:]
+		if string(s[:4]) != cursorMagic || binary.LittleEndian.Uint32(s[20:]) != checksum(s[:20]) {
 			continue
 		}
 		sound = true
 		if g := binary.LittleEndian.Uint64(s[4:]); g > c.generation {
-			c.generation, c.seq, c.slot = g, binary.LittleEndian.Uint64(s[12:]), 1-i
+			c.generation, c.seq = g, binary.LittleEndian.Uint64(s[12:])
 		}
 	}
 	return sound
 }
 
-// write writes c.seq to the slot with the older number.
-func (c *cursor) write() error {
+// save writes seq to the slot with the older number, in the directory of a lane.
+func (c *cursor) save(lane disk.Dir) (err error) {
+	if c.f == nil {
+		if c.f, err = lane.Open(cursorName, os.O_RDWR|os.O_CREATE); err != nil {
+			return err
+		}
+	}
 	var b [cursorSlotLen]byte
 	copy(b[:], cursorMagic)
 	binary.LittleEndian.PutUint64(b[4:], c.generation+1)
 	binary.LittleEndian.PutUint64(b[12:], c.seq)
 	binary.LittleEndian.PutUint32(b[20:], checksum(b[:20]))
-	if _, err := c.f.WriteAt(b[:], c.slot*cursorSlotLen); err != nil {
+	if _, err := c.f.WriteAt(b[:], int64(c.generation%2)*cursorSlotLen); err != nil {
 		return err
 	}
 	c.generation++
-	c.slot = 1 - c.slot
 	return nil
 }

@@ -80,7 +80,6 @@ type Lane struct {
 	handed  []handed  // given and not done, and what was done after these; in order
 	waiting figures   // of those that are not done, but for the oldest
 	cursor  cursor
-	cursorQ bool // the cursor on disk is behind
 }
 
 // Append adds frames to the end of the queue; when it returns nil they are on the
@@ -381,33 +380,14 @@ func (l *Lane) Ack(seq uint64) error {
 	}
 	if n > 0 {
 		l.cursor.seq = l.handed[n-1].seq
-		l.cursorQ = true
 		l.handed = l.handed[:copy(l.handed, l.handed[n:])]
 	}
-	err := l.saveCursor()
+	err := l.cursor.save(l.files) // also if it has not moved: the last time may have failed
 	l.drop()
 	l.publish()
 	if err != nil {
 		return fmt.Errorf("write the cursor of spool lane %d (frames may be sent twice after a restart; check space and disk of data_dir): %w", l.index, err)
 	}
-	return nil
-}
-
-// saveCursor writes the cursor if it has moved.
-func (l *Lane) saveCursor() (err error) {
-	if !l.cursorQ {
-		return nil
-	}
-	if l.cursor.f == nil {
-		if l.cursor.f, err = l.files.Open(cursorName, os.O_RDWR|os.O_CREATE); err != nil {
-			l.cursor.f = nil
-			return err
-		}
-	}
-	if err := l.cursor.write(); err != nil {
-		return err
-	}
-	l.cursorQ = false
 	return nil
 }
 
@@ -476,7 +456,7 @@ func (l *Lane) close() error {
 	}
 	l.closed = true
 	l.seal()
-	err := l.saveCursor()
+	err := l.cursor.save(l.files)
 	if l.cursor.f != nil {
 		err = errors.Join(err, l.cursor.f.Sync(), l.cursor.f.Close())
 	}

@@ -57,8 +57,8 @@ func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
 	for _, sg := range l.segs {
 		l.skip(sg, done)
 	}
-	l.cursorQ = true // written anew: a failed sync may have lost what was read
-	if err := l.saveCursor(); err != nil {
+	// Written anew: a failed sync may have lost what was read.
+	if err := l.cursor.save(files); err != nil {
 		s.log.Warn("spool cursor cannot be written: frames may be sent twice after a restart", "lane", index, "error", err)
 	}
 	l.drop()
