@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/log-capturer/log_capturer/internal/disk/disktest"
@@ -43,8 +44,7 @@ func TestAppendReserved(t *testing.T) {
 			fill := func(appendTo func(...Frame) error) (frames int64) {
 				for {
 					err := appendTo(Frame{Payload: []byte(random(1000)), Records: 1, Oldest: 1})
-					var full *FullError
-					if errors.As(err, &full) && full.Limit == limit {
+					if errors.Is(err, ErrFull) && strings.Contains(err.Error(), limit) {
 						return frames
 					}
 					must(t, err)

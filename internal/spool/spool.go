@@ -40,27 +40,12 @@ const (
 	askAgainWithin = 2 * time.Minute
 )
 
-// ErrFull is what a *FullError is.
+// ErrFull is what keeps frames out for want of room; the text says which limit does, by
+// its key in the configuration, or that it is the disk itself.
 var ErrFull = errors.New("spool is full")
 
 // ErrNotGiven is given for a frame that is not to be acknowledged.
 var ErrNotGiven = errors.New("not given by Next, or done before")
-
-// FullError says which limit keeps frames out.
-type FullError struct {
-	// Limit is the configuration key of the limit, or "" when the disk itself
-	// has no space.
-	Limit string
-	text  string
-	err   error
-}
-
-func (e *FullError) Error() string { return ErrFull.Error() + ": " + e.text }
-
-// Is makes it ErrFull.
-func (e *FullError) Is(target error) bool { return target == ErrFull }
-
-func (e *FullError) Unwrap() error { return e.err }
 
 // Config is what a Spool is opened with.
 type Config struct {
@@ -227,7 +212,7 @@ func (s *Spool) Close() (err error) {
 	return nil
 }
 
-// reserve takes room for n bytes of a lane, or gives a *FullError.
+// reserve takes room for n bytes of a lane, or gives an ErrFull.
 func (s *Spool) reserve(lane int, n int64, reserved bool) error {
 	// Behind these limits is what only some may use.
 	ofCap, ofFloor := s.cfg.reserve()
@@ -250,11 +235,11 @@ func (s *Spool) reserve(lane int, n int64, reserved bool) error {
 	s.room = room
 	switch {
 	case n > most-s.used:
-		return s.fail(lane, &FullError{Limit: "spool.max_bytes", text: fmt.Sprintf(
-			"%d more bytes do not fit, %d of %d are in use, and some are kept for what moves within the spool; raise spool.max_bytes to hold out longer", n, s.used, s.cfg.MaxBytes)})
+		return s.fail(lane, fmt.Errorf("%w: %d more bytes do not fit, %d of %d are in use, and some are kept for what moves within the spool; raise spool.max_bytes to hold out longer",
+			ErrFull, n, s.used, s.cfg.MaxBytes))
 	case n-ofFloor > room:
-		return s.fail(lane, &FullError{Limit: "spool.min_free_bytes", text: fmt.Sprintf(
-			"the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes", free, s.cfg.MinFreeBytes)})
+		return s.fail(lane, fmt.Errorf("%w: the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes",
+			ErrFull, free, s.cfg.MinFreeBytes))
 	}
 	s.used += n
 	return nil
@@ -266,7 +251,7 @@ type failure struct {
 	at  time.Time
 }
 
-// failures gives a lane's *FullError and another error of the disk, where there are
+// failures gives a lane's ErrFull and another error of the disk, where there are
 // any. A failure that nobody has met again is none any more: what was to be appended
 // then has found another way. Called with mu held.
 func (s *Spool) failures() (full, write error) {
@@ -329,7 +314,7 @@ func (s *Spool) writeFailed(lane int, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if disk.NoSpace(err) {
-		return s.fail(lane, &FullError{text: fmt.Sprintf("lane %d: %v; free space on the file system of data_dir", lane, err), err: err})
+		return s.fail(lane, fmt.Errorf("%w: lane %d: %w; %s", ErrFull, lane, err, disk.Hint(err)))
 	}
 	return s.fail(lane, fmt.Errorf("write to lane %d of the spool (nothing is spooled; %s): %w", lane, disk.Hint(err), err))
 }
@@ -427,7 +412,7 @@ type Health struct {
 	Oldest time.Time
 	// TimeLeft is how long there will be room at the present rate; 0 unless filling.
 	TimeLeft time.Duration
-	// Full is why a lane's last append was refused, a *FullError; WriteError why its
+	// Full is why a lane's last append was refused, an ErrFull; WriteError why its
 	// last write failed; nil after one that succeeded, once all is drained, and when
 	// nobody has tried again for two minutes.
 	Full, WriteError error
