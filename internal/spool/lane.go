@@ -103,92 +103,106 @@ func (l *Lane) append(frames []Frame, reserved bool) error {
 	if l.closed {
 		return os.ErrClosed
 	}
-	b := l.out[:0]
-	fresh := l.active == nil || l.segs[len(l.segs)-1].size >= l.s.cfg.segmentBytes
-	var sg *segment
-	if fresh {
-		sg = newSegment(l.next)
-		b = appendSegmentHeader(b, sg.first)
-	} else {
-		sg = l.segs[len(l.segs)-1]
-	}
+	sg := l.tail()
 	grown := *sg // as it will be
+	b, err := l.encode(&grown, frames)
+	if err != nil {
+		return err
+	}
+	n := grown.disk - sg.disk
+	if err := l.s.reserve(l.index, n, reserved); err != nil {
+		return err
+	}
+	left, err := l.write(sg, b)
+	if err != nil {
+		if left {
+			sg.disk += n // it is there, and is not read
+		} else {
+			l.s.release(n)
+		}
+		return l.s.writeFailed(l.index, err)
+	}
+	if sg.size == 0 {
+		l.segs = append(l.segs, sg)
+	}
+	l.s.wrote(l.index, grown.records-sg.records, len(frames))
+	*sg = grown
+	l.next = sg.last + 1
+	l.publish()
+	return nil
+}
+
+// tail gives the segment that the next frames go to. A new one has no file yet, and
+// size 0.
+func (l *Lane) tail() *segment {
+	if l.active != nil {
+		if sg := l.segs[len(l.segs)-1]; sg.size < l.s.cfg.segmentBytes {
+			return sg
+		}
+	}
+	return newSegment(l.next)
+}
+
+// encode gives the bytes by which a segment grows with frames, and lets it grow.
+func (l *Lane) encode(sg *segment, frames []Frame) ([]byte, error) {
+	b := l.out[:0]
+	if sg.size == 0 {
+		b = appendSegmentHeader(b, sg.first)
+		sg.disk = frameHeaderLen // for the seal
+	}
 	for i, f := range frames {
-		if len(f.Payload) > MaxPayloadBytes || f.Records < 1 || int64(f.Records) > math.MaxUint32-int64(grown.records) {
-			return fmt.Errorf("spool lane %d: a frame of %d bytes and %d records cannot be kept", l.index, len(f.Payload), f.Records)
+		if len(f.Payload) > MaxPayloadBytes || f.Records < 1 || int64(f.Records) > math.MaxUint32-int64(sg.records) {
+			return nil, fmt.Errorf("spool lane %d: a frame of %d bytes and %d records cannot be kept", l.index, len(f.Payload), f.Records)
 		}
 		at := len(b)
 		b = append(b, make([]byte, frameHeaderLen)...)
 		b = l.s.enc.EncodeAll(f.Payload, b)
 		stored := b[at+frameHeaderLen:]
-		grown.last++
+		sg.last++
 		h := header{
-			length: uint32(len(stored)), seq: grown.last, oldest: f.Oldest, records: uint32(f.Records),
-			before: grown.records, back: uint32(i), sum: checksum(stored),
+			length: uint32(len(stored)), seq: sg.last, oldest: f.Oldest, records: uint32(f.Records),
+			before: sg.records, back: uint32(i), sum: checksum(stored),
 		}
 		h.put(b[at:])
-		grown.records += h.records
-		grown.oldest = min(grown.oldest, f.Oldest)
+		sg.records += h.records
+		sg.oldest = min(sg.oldest, f.Oldest)
 	}
 	if cap(b) <= keepBuffer {
 		l.out = b
 	}
-	grown.size += int64(len(b))
-	grown.disk += int64(len(b))
-	if fresh {
-		grown.disk += frameHeaderLen // for the seal
-	}
-	if err := l.s.reserve(l.index, grown.disk-sg.disk, reserved); err != nil {
-		return err
-	}
-	if err := l.write(sg, grown.disk-sg.disk, b, fresh); err != nil {
-		return l.s.writeFailed(l.index, err)
-	}
-	records := grown.records - sg.records
-	*sg = grown
-	l.next = grown.last + 1
-	l.s.wrote(l.index, records, len(frames))
-	l.publish()
-	return nil
+	sg.size += int64(len(b))
+	sg.disk += int64(len(b))
+	return b, nil
 }
 
 // write brings bytes to the end of a segment and to the disk. After an error
-// nothing more is written to that file: what a failed sync leaves is not known.
-func (l *Lane) write(sg *segment, reserved int64, b []byte, fresh bool) (err error) {
-	f := l.active
+// nothing more is written to that file: what a failed sync leaves is not known. left
+// says that it could not even be taken back.
+func (l *Lane) write(sg *segment, b []byte) (left bool, err error) {
+	fresh := sg.size == 0
 	if fresh {
 		l.seal()
-		if f, err = l.files.Open(sg.name(), os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
-			l.s.release(reserved)
-			return err
+		if l.active, err = l.files.Open(sg.name(), os.O_RDWR|os.O_CREATE|os.O_TRUNC); err != nil {
+			return false, err
 		}
 	}
-	if _, err = f.WriteAt(b, sg.size); err == nil {
-		err = f.Sync()
+	if _, err = l.active.WriteAt(b, sg.size); err == nil {
+		err = l.active.Sync()
 	}
 	if err == nil && fresh {
 		err = l.files.Sync()
 	}
 	if err == nil {
-		if fresh {
-			l.active = f
-			l.segs = append(l.segs, sg)
-		}
-		return nil
+		return false, nil
 	}
-	cut := f.Truncate(sg.size)
-	_ = f.Close() // the first error is told
+	left = l.active.Truncate(sg.size) != nil
+	_ = l.active.Close() // the first error is told
+	l.active = nil
 	if fresh {
 		_ = l.files.Remove(sg.name()) // the next attempt takes the same name
-	} else {
-		l.active = nil
-		if cut != nil {
-			sg.disk += reserved // it is there, and is not read
-			return err
-		}
+		return false, err
 	}
-	l.s.release(reserved)
-	return err
+	return left, err
 }
 
 // seal ends the active segment, if there is one. Without its seal a segment is

@@ -291,12 +291,9 @@ func (s *Spool) fail(lane int, err error) error {
 // recovered notes that some of failed, of lanes that have found room or need none, are
 // over. Called with mu held.
 func (s *Spool) recovered(failed []failure) {
-	full, write := s.failures()
+	fullBefore, writeBefore := s.failures()
 	clear(failed)
-	if full == nil && write == nil {
-		return
-	}
-	if full, write = s.failures(); full == nil && write == nil {
+	if full, write := s.failures(); full == nil && write == nil && (fullBefore != nil || writeBefore != nil) {
 		s.log.Info("spool takes lines again")
 	}
 }
@@ -345,13 +342,12 @@ func (s *Spool) lost(lane int, segment string, frames, records uint64, why error
 func (s *Spool) publish(lane int, f figures) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.sum()
 	drained := s.figures[lane].frames > 0 && f.frames == 0
 	s.figures[lane] = f
-	after := s.sum()
-	s.pace.note(s.cfg.Now(), after.bytes)
+	all := s.sum()
+	s.pace.note(s.cfg.Now(), all.bytes)
 	switch { // nobody may append again for long
-	case before.frames > 0 && after.frames == 0:
+	case drained && all.frames == 0:
 		s.recovered(s.failed)
 	case drained:
 		s.recovered(s.failed[lane : lane+1])
