@@ -93,6 +93,9 @@ type header struct {
 
 func (h *header) isSeal() bool { return h.length == 0 }
 
+// size is that of the header and the payload.
+func (h *header) size() int64 { return frameHeaderLen + int64(h.length) }
+
 // put writes the header to the front of b.
 func (h *header) put(b []byte) {
 	copy(b, frameMagic)
@@ -170,7 +173,7 @@ func find(r io.ReaderAt, p position, end int64, most uint64) (h header, behind p
 			}
 			i += j
 			h, ok := parseHeader(b[i:])
-			behind := position{off + int64(i) + frameHeaderLen + int64(h.length), h.seq + 1, h.before + h.records}
+			behind := position{off + int64(i) + h.size(), h.seq + 1, h.before + h.records}
 			if ok && !h.isSeal() && h.seq >= p.seq && h.seq <= most && behind.off <= end {
 				return h, behind, nil
 			}

@@ -54,11 +54,8 @@ func (sg *segment) unread() uint64 { return sg.last + 1 - sg.read.seq }
 
 // handed is a frame that Next has given and whose turn to be done has not come.
 type handed struct {
-	seq     uint64
-	size    int64 // in the file
-	records uint32
-	oldest  int64
-	done    bool
+	header
+	done bool
 }
 
 // Lane is one queue of frames. All methods are safe for concurrent use, and each
@@ -269,11 +266,10 @@ func (l *Lane) nextOf(sg *segment, buf []byte) (f Frame, ok bool, err error) {
 		l.pass(sg, position{sg.read.off, h.seq, h.before}, errNoFrame)
 		sg.read = behind
 		l.unread = time.Time{}
-		g := handed{seq: h.seq, size: frameHeaderLen + int64(h.length), records: h.records, oldest: h.oldest}
-		l.handed = append(l.handed, g)
+		l.handed = append(l.handed, handed{header: h})
 		l.waiting.frames++
-		l.waiting.records += uint64(g.records)
-		l.waiting.bytes += g.size
+		l.waiting.records += uint64(h.records)
+		l.waiting.bytes += h.size()
 		return f, true, nil
 	}
 	return Frame{}, false, nil
@@ -386,7 +382,7 @@ func (l *Lane) Ack(seq uint64) error {
 	g.done = true
 	l.waiting.frames--
 	l.waiting.records -= uint64(g.records)
-	l.waiting.bytes -= g.size
+	l.waiting.bytes -= g.size()
 	l.s.m.acked.Inc()
 	n := 0
 	for n < len(l.handed) && l.handed[n].done {
