@@ -94,27 +94,15 @@ func (l *lane) publishParked() {
 // divert moves out of a batch what the store has just refused for now, and all
 // that has to stay behind lines that are parked.
 func (l *lane) divert(sl *slot, out entry.Outcome, now time.Time) {
-	b := &sl.Batch
-	for i := range b.Sections {
-		s := &b.Sections[i]
-		for c, state := range s.State {
-			if state == entry.PartHeld {
-				l.hold(s.Source.Labels[c].String(), sl.since, out, now)
-			}
-		}
+	for s, c := range partsIn(&sl.Batch, entry.PartHeld) {
+		l.hold(s.Source.Labels[c].String(), sl.since, out, now)
 	}
 	if len(l.streams) == 0 {
 		return
 	}
-	for i := range b.Sections {
-		s := &b.Sections[i]
-		for c, state := range s.State {
-			if state != entry.PartHeld && state != entry.PartPending {
-				continue
-			}
-			if p := l.byLabels[s.Source.Labels[c].String()]; p != nil {
-				l.park(p, sl, s, entry.Class(c))
-			}
+	for s, c := range partsIn(&sl.Batch, entry.PartHeld, entry.PartPending) {
+		if p := l.byLabels[s.Source.Labels[c].String()]; p != nil {
+			l.park(p, sl, s, c)
 		}
 	}
 	// A stream of which only refused lines were left has nothing to wait for.
@@ -166,14 +154,13 @@ func (l *lane) drop(p *parkedStream, now time.Time) {
 // the batch. Lines refused for good are dead letters already and stay behind.
 func (l *lane) park(p *parkedStream, sl *slot, s *entry.Section, class entry.Class) {
 	s.State[class] = entry.PartEmpty
-	n := int(s.Lines[class])
-	if sl.refused {
-		n -= refusedLines(&sl.Batch, s, class)
-	}
-	if n == 0 {
+	if sl.left(s, class) == 0 {
 		return
 	}
-	chunk := p.last()
+	var chunk *slot
+	if n := len(p.chunks); n > 0 {
+		chunk = p.chunks[n-1]
+	}
 	if chunk == nil || chunk.Size()+int(s.Bytes[class]) > l.d.cfg.BatchBytes {
 		chunk = &slot{parked: true}
 		p.chunks = append(p.chunks, chunk)
@@ -196,14 +183,6 @@ func (l *lane) park(p *parkedStream, sl *slot, s *entry.Section, class entry.Cla
 	}
 	l.parts[s.Source]++
 	s.Source.Held.Store(true)
-}
-
-// last is the chunk to append to; nil: there is none.
-func (p *parkedStream) last() *slot {
-	if len(p.chunks) == 0 {
-		return nil
-	}
-	return p.chunks[len(p.chunks)-1]
 }
 
 // lastPlace reports whether a span that is done in one place is done everywhere.
@@ -276,17 +255,12 @@ func (l *lane) sendParked(ctx context.Context) {
 // reopen makes held parts of a chunk pending again, and reports whether there
 // were any. One of which every line was refused for good has nothing to be held.
 func reopen(sl *slot) (held bool) {
-	for i := range sl.Sections {
-		s := &sl.Sections[i]
-		for c, state := range s.State {
-			switch {
-			case state != entry.PartHeld:
-			case sl.refused && refusedLines(&sl.Batch, s, entry.Class(c)) == int(s.Lines[c]):
-				s.State[c] = entry.PartAccepted
-			default:
-				s.State[c] = entry.PartPending
-				held = true
-			}
+	for s, c := range partsIn(&sl.Batch, entry.PartHeld) {
+		if sl.left(s, c) == 0 {
+			s.State[c] = entry.PartAccepted
+		} else {
+			s.State[c] = entry.PartPending
+			held = true
 		}
 	}
 	return held

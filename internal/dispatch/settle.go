@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"iter"
+	"slices"
 	"time"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
@@ -69,33 +71,26 @@ func (l *lane) settle(sl *slot, now time.Time) {
 		s := &b.Sections[i]
 		var took [entry.NumClasses]bool
 		total := 0
-		for c := range s.State {
-			kept := s.State[c] == entry.PartKept
-			if s.State[c] != entry.PartAccepted && !kept {
+		for c, state := range s.State {
+			if state != entry.PartAccepted && state != entry.PartKept {
 				continue
 			}
 			s.State[c] = entry.PartEmpty
-			n := int(s.Lines[c])
-			if sl.refused {
-				n -= refusedLines(b, s, entry.Class(c))
+			if sl.parked {
+				l.unpark(s.Source)
 			}
-			if kept {
+			n := sl.left(s, entry.Class(c))
+			if state == entry.PartKept {
 				if !l.d.drains { // else it only goes aside
 					l.d.metrics.of(s.Source.Method).spooled.Add(float64(n))
-				}
-				if sl.parked {
-					l.unpark(s.Source)
 				}
 				continue
 			}
 			took[c] = true
 			total += n
 			l.progress = true
-			if c == int(entry.ClassMalformed) {
+			if entry.Class(c) == entry.ClassMalformed {
 				l.d.metrics.of(s.Source.Method).malformed.Add(float64(n))
-			}
-			if sl.parked {
-				l.unpark(s.Source)
 			}
 		}
 		if total > 0 {
@@ -118,6 +113,30 @@ func (l *lane) settle(sl *slot, now time.Time) {
 	}
 	l.ack(now)
 	l.letGo()
+}
+
+// partsIn gives the parts of a batch that are in one of the states, in order. What is
+// given may be changed.
+func partsIn(b *entry.Batch, states ...entry.PartState) iter.Seq2[*entry.Section, entry.Class] {
+	return func(yield func(*entry.Section, entry.Class) bool) {
+		for i := range b.Sections {
+			s := &b.Sections[i]
+			for c, state := range s.State {
+				if slices.Contains(states, state) && !yield(s, entry.Class(c)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// left counts the lines of a part that are not refused for good.
+func (sl *slot) left(s *entry.Section, class entry.Class) int {
+	n := int(s.Lines[class])
+	if sl.refused {
+		n -= refusedLines(&sl.Batch, s, class)
+	}
+	return n
 }
 
 // refusedLines counts the refused lines of a part.

@@ -203,9 +203,8 @@ func (l *spoolLane) isKnown() bool {
 
 // unlinked reports whether parts in a state have lines that are in no file with a name.
 func unlinked(b *entry.Batch, in entry.PartState) bool {
-	for i := range b.Sections {
-		sec := &b.Sections[i]
-		if slices.Contains(sec.State[:], in) && sec.Source.Unlinked.Load() {
+	for sec := range partsIn(b, in) {
+		if sec.Source.Unlinked.Load() {
 			return true
 		}
 	}
@@ -281,56 +280,35 @@ var errAside = errors.New("older lines of this stream wait in the spool, since t
 func (l *spoolLane) divert(b *entry.Batch) (found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.aside) == 0 {
-		return false
-	}
-	for i := range b.Sections {
-		sec := &b.Sections[i]
-		for c, state := range sec.State {
-			if state != entry.PartPending {
-				continue
-			}
-			if l.aside[sec.Source.Labels[c].String()] > 0 {
-				sec.State[c] = entry.PartHeld
-				found = true
-			}
-		}
-	}
-	return found
+	return len(l.aside) > 0 && holdStreams(b, func(labels string) bool { return l.aside[labels] > 0 })
 }
 
 // holdBehind holds the pending parts of streams of which parts are held: what goes to
 // a queue without those would pass by them.
 func holdBehind(b *entry.Batch) {
-	streams := streamsIn(b, entry.PartHeld)
-	if len(streams) == 0 {
-		return
+	if streams := streamsIn(b, entry.PartHeld); len(streams) > 0 {
+		holdStreams(b, func(labels string) bool { return slices.Contains(streams, labels) })
 	}
-	for i := range b.Sections {
-		sec := &b.Sections[i]
-		for c, state := range sec.State {
-			if state == entry.PartPending && slices.Contains(streams, sec.Source.Labels[c].String()) {
-				sec.State[c] = entry.PartHeld
-			}
+}
+
+// holdStreams holds the pending parts of some streams, and reports whether there are any.
+func holdStreams(b *entry.Batch, of func(labels string) bool) (found bool) {
+	for sec, c := range partsIn(b, entry.PartPending) {
+		if of(sec.Source.Labels[c].String()) {
+			sec.State[c] = entry.PartHeld
+			found = true
 		}
 	}
+	return found
 }
 
-// putAside notes streams before a frame of theirs goes to the side.
-func (l *spoolLane) putAside(streams []string) {
+// noteAside notes that one frame more, or less, in the side has lines of streams: more
+// before it goes there, less when it is done.
+func (l *spoolLane) noteAside(streams []string, more int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, labels := range streams {
-		l.aside[labels]++
-	}
-}
-
-// takeBack notes that a frame is not in the side any more.
-func (l *spoolLane) takeBack(streams []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, labels := range streams {
-		if l.aside[labels]--; l.aside[labels] <= 0 { // below: it could not be read at the start
+		if l.aside[labels] += more; l.aside[labels] <= 0 { // below: it could not be read at the start
 			delete(l.aside, labels)
 		}
 	}
@@ -338,15 +316,10 @@ func (l *spoolLane) takeBack(streams []string) {
 
 // streamsIn gives the streams, each once, of which lines are in parts in a state.
 func streamsIn(b *entry.Batch, in entry.PartState) (streams []string) {
-	for i := range b.Sections {
-		sec := &b.Sections[i]
-		for c, state := range sec.State {
-			if state != in || refusedLines(b, sec, entry.Class(c)) == int(sec.Lines[c]) {
-				continue
-			}
-			if labels := sec.Source.Labels[c].String(); !slices.Contains(streams, labels) {
-				streams = append(streams, labels)
-			}
+	for sec, c := range partsIn(b, in) {
+		labels := sec.Source.Labels[c].String()
+		if !slices.Contains(streams, labels) && refusedLines(b, sec, c) < int(sec.Lines[c]) {
+			streams = append(streams, labels)
 		}
 	}
 	return streams
@@ -381,9 +354,9 @@ func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch, write func(...spoo
 	if len(streams) == 0 {
 		return false
 	}
-	l.putAside(streams)
+	l.noteAside(streams, 1)
 	if s.write(l.side, b, entry.PartHeld, write) != nil {
-		l.takeBack(streams)
+		l.noteAside(streams, -1)
 		return false
 	}
 	return true
@@ -459,13 +432,8 @@ func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write
 		default:
 		}
 	}
-	for i := range b.Sections {
-		sec := &b.Sections[i]
-		for c, state := range sec.State {
-			if state == in {
-				sec.State[c] = entry.PartKept
-			}
-		}
+	for sec, c := range partsIn(b, in) {
+		sec.State[c] = entry.PartKept
 	}
 	return nil
 }
@@ -477,7 +445,7 @@ func (s *spooling) findAside(ctx context.Context, l *spoolLane) {
 	for began := time.Now(); ; {
 		err := l.side.queue.Scan(func(f spool.Frame) error {
 			if decoder.Decode(&l.scratch, f.Payload) == nil { // else it will be told when its turn comes
-				l.putAside(streamsIn(&l.scratch, entry.PartPending))
+				l.noteAside(streamsIn(&l.scratch, entry.PartPending), 1)
 			}
 			return ctx.Err()
 		})
@@ -636,8 +604,8 @@ func (s *spooling) Ack(spans []entry.Span) error {
 // tell: it would come again after a restart.
 func (s *spooling) done(f *frame) {
 	_ = f.lane.queue.Ack(f.seq)
-	if len(f.streams) > 0 {
-		f.lane.main.takeBack(f.streams)
+	if f.lane.main != nil {
+		f.lane.main.noteAside(f.streams, -1)
 	}
 	s.drained(f.lane)
 }
