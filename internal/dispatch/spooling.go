@@ -269,7 +269,7 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 // memory, and reports whether it has.
 func (s *spooling) hurryAside(l *spoolLane, b *entry.Batch) bool {
 	hurry, _ := s.inHurry()
-	return (hurry || unlinked(b, entry.PartHeld)) && s.putHeldAside(l, b, l.side.queue.Append)
+	return (hurry || unlinked(b, entry.PartHeld)) && s.putHeldAside(l, b, (*spool.Lane).Append)
 }
 
 // errAside is why lines of a stream are held back.
@@ -341,7 +341,7 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	}
 	out.Err = cmp.Or(out.Err, errAside) // of use only if anything is left
 	// It leaves the queue for that, so there is room for it when there is none.
-	if ctx.Err() == nil && s.putHeldAside(l, b, l.side.queue.AppendReserved) {
+	if ctx.Err() == nil && s.putHeldAside(l, b, (*spool.Lane).AppendReserved) {
 		out.Kept = true
 	}
 	return out
@@ -349,7 +349,7 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 
 // putHeldAside writes the parts that are held to the side, and reports whether it
 // has.
-func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch, write func(...spool.Frame) error) bool {
+func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch, write func(*spool.Lane, ...spool.Frame) error) bool {
 	streams := streamsIn(b, entry.PartHeld)
 	if len(streams) == 0 {
 		return false
@@ -411,12 +411,12 @@ func (s *spooling) note(l *spoolLane, change func(pace, time.Time) pace) {
 
 // keep writes what is pending of a batch to a lane's queue.
 func (s *spooling) keep(l *spoolLane, b *entry.Batch) error {
-	return s.write(l, b, entry.PartPending, l.queue.Append)
+	return s.write(l, b, entry.PartPending, (*spool.Lane).Append)
 }
 
 // write writes the parts of a batch that are in a state to a lane of the spool, durably,
 // or changes nothing.
-func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write func(...spool.Frame) error) error {
+func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write func(*spool.Lane, ...spool.Frame) error) error {
 	l.keeping.Lock()
 	defer l.keeping.Unlock()
 	out, lines, oldest := b.AppendParts(l.out[:0], in)
@@ -424,7 +424,7 @@ func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write
 		l.out = out
 	}
 	if lines > 0 {
-		if err := write(spool.Frame{Payload: out, Records: lines, Oldest: oldest}); err != nil {
+		if err := write(l.queue, spool.Frame{Payload: out, Records: lines, Oldest: oldest}); err != nil {
 			return err
 		}
 		select {
@@ -511,17 +511,17 @@ func (s *spooling) read(ctx context.Context, l *spoolLane) {
 		if cap(f.Payload) <= 4*s.d.cfg.BatchBytes {
 			l.in = f.Payload
 		}
+		fr := &frame{lane: l, seq: f.Seq}
 		if err := l.decoder.Decode(&l.scratch, f.Payload); err != nil {
 			s.d.metrics.lostFrames.Add(float64(f.Records))
 			s.d.cfg.Logger.Error("frame of the spool cannot be read back; its lines are lost", "lines", f.Records, "error", err)
-			s.done(&frame{lane: l, seq: f.Seq})
+			s.done(fr)
 			continue
 		}
 		b, err := s.back.Reserve(ctx, l.index)
 		if err != nil {
 			return // ctx has ended
 		}
-		fr := &frame{lane: l, seq: f.Seq}
 		s.hand(fr, &l.scratch, b)
 		if fr.left == 0 {
 			s.done(fr) // there was nothing in it
@@ -558,14 +558,10 @@ func (s *spooling) hand(f *frame, from, to *entry.Batch) {
 	if f.lane.main != nil {
 		f.streams = streamsIn(from, entry.PartPending)
 	}
-	first := len(to.Sections)
-	for i := range from.Sections {
-		to.CopySection(from, &from.Sections[i], nil)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := first; i < len(to.Sections); i++ {
-		part := &to.Sections[i]
+	for i := range from.Sections {
+		part := to.CopySection(from, &from.Sections[i], nil)
 		for stream := range part.Seq {
 			if !undone(part, entry.Stream(stream)) {
 				continue
@@ -585,9 +581,6 @@ func (s *spooling) Ack(spans []entry.Span) error {
 	var done []*frame
 	for _, span := range spans {
 		f := s.parts[span.Seq]
-		if f == nil {
-			continue
-		}
 		delete(s.parts, span.Seq)
 		if f.left--; f.left == 0 {
 			done = append(done, f)
