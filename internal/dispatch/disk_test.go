@@ -146,6 +146,36 @@ func TestSpoolingDiskAway(t *testing.T) {
 	})
 }
 
+// What the disk does not give back of the side is lost after an hour, and its stream
+// goes on.
+func TestSpoolingSideLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := disktest.New()
+		sp := openSpoolOn(t, d)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			setParts(b, entry.PartHeld, all)
+			return entry.Outcome{Err: errors.New("429")}
+		})
+		d.Fail(disktest.Read)
+		src := newSource(1, 0)
+		src.Unlinked.Store(true)
+		r.send(src, "o:0")
+		passTime(2 * time.Hour)
+		if h := sp.Health(); r.ackedSpans() != "1/stdout/1" || h.Frames != 0 {
+			t.Errorf("acknowledged: %q, %+v", r.ackedSpans(), h)
+		}
+		d.Heal()
+		r.setPush(r.takeAll)
+		src.Unlinked.Store(false)
+		r.send(src, "o:1")
+		passTime(time.Minute)
+		if got := r.delivered(); !slices.Equal(got, []string{"o:1"}) || src.Held.Load() {
+			t.Errorf("%q, held: %v", got, src.Held.Load())
+		}
+	})
+}
+
 // The agent is killed in any write while one stream of what is in the spool goes aside and
 // the other is delivered, or the power fails then: all that was acknowledged comes, and
 // what comes for the first time comes in order.

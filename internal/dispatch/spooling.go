@@ -85,7 +85,8 @@ type spoolLane struct {
 	// Owned by the lane's sender.
 	failing time.Time // since when the store has failed without a break; zero: it does not
 
-	// keeping guards out: what goes aside comes from two senders.
+	// keeping guards out, and is held while something is written to the queue, for what
+	// goes aside comes from two senders. It is taken before mu of any lane.
 	keeping sync.Mutex
 	out     []byte // a frame's payload, reused
 
@@ -354,6 +355,8 @@ func (s *spooling) putHeldAside(l *spoolLane, b *entry.Batch, write func(*spool.
 	if len(streams) == 0 {
 		return false
 	}
+	l.side.keeping.Lock()
+	defer l.side.keeping.Unlock()
 	l.noteAside(streams, 1)
 	if s.write(l.side, b, entry.PartHeld, write) != nil {
 		l.noteAside(streams, -1)
@@ -411,14 +414,14 @@ func (s *spooling) note(l *spoolLane, change func(pace, time.Time) pace) {
 
 // keep writes what is pending of a batch to a lane's queue.
 func (s *spooling) keep(l *spoolLane, b *entry.Batch) error {
+	l.keeping.Lock()
+	defer l.keeping.Unlock()
 	return s.write(l, b, entry.PartPending, (*spool.Lane).Append)
 }
 
 // write writes the parts of a batch that are in a state to a lane of the spool, durably,
-// or changes nothing.
+// or changes nothing. Called with keeping held.
 func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write func(*spool.Lane, ...spool.Frame) error) error {
-	l.keeping.Lock()
-	defer l.keeping.Unlock()
 	out, lines, oldest := b.AppendParts(l.out[:0], in)
 	if cap(out) <= 4*s.d.cfg.BatchBytes {
 		l.out = out
@@ -596,15 +599,30 @@ func (s *spooling) Ack(spans []entry.Span) error {
 // done takes a frame off the spool. That it cannot be noted is the spool's to
 // tell: it would come again after a restart.
 func (s *spooling) done(f *frame) {
-	_ = f.lane.queue.Ack(f.seq)
 	if f.lane.main != nil {
-		f.lane.main.noteAside(f.streams, -1)
+		f.lane.main.noteAside(f.streams, -1) // before the side may be empty: see forgetAside
 	}
+	_ = f.lane.queue.Ack(f.seq)
 	s.drained(f.lane)
+}
+
+// forgetAside forgets the streams of what was in the side when nothing is there any more:
+// frames that were lost there are never done. Called with the side.
+func (l *spoolLane) forgetAside() {
+	l.keeping.Lock()
+	defer l.keeping.Unlock()
+	if l.queue.Empty() {
+		l.main.mu.Lock()
+		defer l.main.mu.Unlock()
+		clear(l.main.aside)
+	}
 }
 
 // drained tells that a lane's lines go directly again, if they do.
 func (s *spooling) drained(l *spoolLane) {
+	if l.main != nil {
+		l.forgetAside()
+	}
 	if l.isSlow() || !l.queue.Empty() {
 		return
 	}
