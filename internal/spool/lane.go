@@ -107,7 +107,7 @@ func (l *Lane) append(frames []Frame, reserved bool) error {
 		return err
 	}
 	n := grown.disk - sg.disk
-	if err := l.s.reserve(l.index, n, reserved); err != nil {
+	if err := l.s.take(l.index, n, reserved); err != nil {
 		return err
 	}
 	left, err := l.write(sg, b)

@@ -33,7 +33,7 @@ func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	done := l.openCursor()
+	l.openCursor()
 	for i, first := range firsts {
 		newest := i == len(firsts)-1
 		most := first + newestFrames
@@ -46,16 +46,15 @@ func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
 			l.next = sg.last + 1
 		}
 	}
-	if n := len(l.segs); n > 0 && done >= l.next {
+	if len(l.segs) > 0 && l.cursor.seq >= l.next {
 		// Somebody has put back an older directory, or the newest frames were
 		// cut off: better twice than never.
-		done = l.segs[0].first - 1
-		l.cursor.seq = done
+		l.cursor.seq = l.segs[0].first - 1
 		s.log.Warn("spool cursor is behind the last frame on disk: not believed, frames may be sent twice", "lane", index)
 	}
-	l.next = max(l.next, done+1)
+	l.next = max(l.next, l.cursor.seq+1)
 	for _, sg := range l.segs {
-		l.skip(sg, done)
+		l.skip(sg, l.cursor.seq)
 	}
 	// Written anew: a failed sync may have lost what was read.
 	if err := l.cursor.save(files); err != nil {
@@ -66,8 +65,8 @@ func openLane(s *Spool, index int, files disk.Dir) (*Lane, error) {
 	return l, nil
 }
 
-// openCursor gives the number up to which all is done.
-func (l *Lane) openCursor() uint64 {
+// openCursor reads the number up to which all is done.
+func (l *Lane) openCursor() {
 	b, err := disk.ReadFile(l.files, cursorName)
 	if err == nil && !l.cursor.load(b) {
 		err = errors.New("it is damaged")
@@ -76,7 +75,6 @@ func (l *Lane) openCursor() uint64 {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.s.log.Warn("spool cursor cannot be read: frames of the oldest segment may be sent twice", "lane", l.index, "error", err)
 	}
-	return l.cursor.seq
 }
 
 // skip goes on behind the frames of a segment that are done: up to a number.

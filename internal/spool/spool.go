@@ -212,23 +212,26 @@ func (s *Spool) Close() (err error) {
 	return nil
 }
 
-// reserve takes room for n bytes of a lane, or gives an ErrFull.
-func (s *Spool) reserve(lane int, n int64, reserved bool) error {
-	// Behind these limits is what only some may use.
+// limits gives how many bytes the files may take, and how many the disk may have free
+// less than the floor, with the reserve or without.
+func (s *Spool) limits(reserved bool) (most, below int64) {
 	ofCap, ofFloor := s.cfg.reserve()
+	switch {
+	case !reserved:
+		return s.cfg.MaxBytes - ofCap, 0
+	case s.found > s.cfg.MaxBytes: // which was lowered: what moves within must still fit
+		return s.found + ofCap, ofFloor
+	}
+	return s.cfg.MaxBytes, ofFloor
+}
+
+// take takes room for n bytes of a lane, or gives an ErrFull.
+func (s *Spool) take(lane int, n int64, reserved bool) error {
+	most, below := s.limits(reserved)
 	free, err := s.files.Free()
 	room := int64(math.MaxInt64) // unknown: the write will tell
 	if err == nil && s.cfg.MinFreeBytes > 0 {
 		room = free - s.cfg.MinFreeBytes
-	}
-	most := s.cfg.MaxBytes - ofCap
-	switch {
-	case !reserved:
-		ofFloor = 0
-	case s.found > s.cfg.MaxBytes: // which was lowered: what moves within must still fit
-		most = s.found + ofCap
-	default:
-		most = s.cfg.MaxBytes
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +240,7 @@ func (s *Spool) reserve(lane int, n int64, reserved bool) error {
 	case n > most-s.used:
 		return s.fail(lane, fmt.Errorf("%w: %d more bytes do not fit, %d of %d are in use, and some are kept for what moves within the spool; raise spool.max_bytes to hold out longer",
 			ErrFull, n, s.used, s.cfg.MaxBytes))
-	case n-ofFloor > room:
+	case n-below > room:
 		return s.fail(lane, fmt.Errorf("%w: the disk has %d bytes free, %d are to be left so; free space on the file system of data_dir or lower spool.min_free_bytes",
 			ErrFull, free, s.cfg.MinFreeBytes))
 	}
@@ -436,8 +439,8 @@ func (s *Spool) Health() Health {
 	case all.bytes > s.pace.level || all.bytes == s.pace.level && s.pace.perSecond > 0:
 		h.State = Filling
 		if s.pace.perSecond > 0 {
-			ofCap, _ := s.cfg.reserve()
-			room := max(0, min(s.cfg.MaxBytes-ofCap-s.used, s.room))
+			most, _ := s.limits(false)
+			room := max(0, min(most-s.used, s.room))
 			h.TimeLeft = time.Duration(min(float64(room)/s.pace.perSecond, 1e9)) * time.Second
 		}
 	}
