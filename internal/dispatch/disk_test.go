@@ -146,6 +146,43 @@ func TestSpoolingDiskAway(t *testing.T) {
 	})
 }
 
+// If the disk does not give back for an hour which streams are in the side, the others go
+// on; nothing is lost, and that newer lines may come first is said.
+func TestSpoolingSideUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := disktest.New()
+		r := newRig(t, Config{Spool: openSpoolOn(t, d)})
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			setParts(b, entry.PartHeld, all)
+			return entry.Outcome{Err: errors.New("429")}
+		})
+		src := newSource(1, 0)
+		src.Unlinked.Store(true)
+		r.send(src, "o:0")
+		passTime(time.Second)
+		r.stop()
+		d.Kill()
+		sp := openSpoolOn(t, d)
+		d.Fail(disktest.Read)
+		r = newRig(t, Config{Spool: sp})
+		r.setPush(r.takeAll)
+		r.send(newSource(1, 0), "o:1")
+		const said = "newer lines may be sent first"
+		passTime(asidePatience - time.Minute)
+		if n := r.logs.count(said); n != 0 || sp.Health().Frames != 2 {
+			t.Errorf("said %d times, %+v", n, sp.Health())
+		}
+		passTime(2 * time.Minute)
+		d.Heal()
+		passTime(time.Minute)
+		got := r.delivered()
+		slices.Sort(got)
+		if n := r.logs.count(said); n != 1 || !slices.Equal(got, []string{"o:0", "o:1"}) || sp.Health().Frames != 0 {
+			t.Errorf("said %d times, %q, %+v", n, got, sp.Health())
+		}
+	})
+}
+
 // What the disk does not give back of the side is lost after an hour, and its stream
 // goes on.
 func TestSpoolingSideLost(t *testing.T) {
