@@ -42,8 +42,6 @@ type parkingLot struct {
 	// shared counts, for a span whose lines are in more than one place (its
 	// stdout parked, its malformed lines not), the places that are not done.
 	shared map[entry.Span]int
-	// freed are the sources to be let go after the present attempt.
-	freed []*entry.Source
 }
 
 func newParkingLot() parkingLot {
@@ -199,23 +197,15 @@ func (l *lane) lastPlace(span entry.Span) bool {
 	return true
 }
 
-// unpark notes that one parked section of a source is done.
-func (l *lane) unpark(src *entry.Source) {
+// unpark notes that one parked section of a source is done, and reports whether it was
+// the last one.
+func (l *lane) unpark(src *entry.Source) bool {
 	l.parts[src]--
-	if l.parts[src] == 0 {
-		delete(l.parts, src)
-		l.freed = append(l.freed, src)
+	if l.parts[src] > 0 {
+		return false
 	}
-}
-
-// letGo lets the sources be read again of which nothing is parked any more.
-func (l *lane) letGo() {
-	for _, src := range l.freed {
-		src.Held.Store(false)
-		l.d.cfg.Wake(src)
-	}
-	clear(l.freed)
-	l.freed = l.freed[:0]
+	delete(l.parts, src)
+	return true
 }
 
 // sendParked makes one attempt with the oldest lines of the parked stream that

@@ -67,6 +67,7 @@ func (l *lane) bury(ctx context.Context, sl *slot) bool {
 // progress that a part was accepted.
 func (l *lane) settle(sl *slot, now time.Time) {
 	b := &sl.Batch
+	var freed []*entry.Source
 	for i := range b.Sections {
 		s := &b.Sections[i]
 		var took [entry.NumClasses]bool
@@ -76,8 +77,8 @@ func (l *lane) settle(sl *slot, now time.Time) {
 				continue
 			}
 			s.State[c] = entry.PartEmpty
-			if sl.parked {
-				l.unpark(s.Source)
+			if sl.parked && l.unpark(s.Source) {
+				freed = append(freed, s.Source)
 			}
 			n := sl.left(s, entry.Class(c))
 			if state == entry.PartKept {
@@ -112,7 +113,10 @@ func (l *lane) settle(sl *slot, now time.Time) {
 		}
 	}
 	l.ack(now)
-	l.letGo()
+	for _, src := range freed {
+		src.Held.Store(false)
+		l.d.cfg.Wake(src)
+	}
 }
 
 // partsIn gives the parts of a batch that are in one of the states, in order. What is
