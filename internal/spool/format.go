@@ -49,13 +49,9 @@ func parseSegmentName(name string) (first uint64, ok bool) {
 	return first, err == nil && first > 0
 }
 
-// VersionError says that a segment was written by an agent whose format this one
-// does not know.
-type VersionError struct{ Version uint32 }
-
-func (e *VersionError) Error() string {
-	return fmt.Sprintf("spool segment has version %d, this agent knows version %d", e.Version, version)
-}
+// errVersion says that a segment was written by an agent whose format this one does not
+// know.
+var errVersion = errors.New("unknown version")
 
 func appendSegmentHeader(b []byte, first uint64) []byte {
 	at := len(b)
@@ -65,7 +61,7 @@ func appendSegmentHeader(b []byte, first uint64) []byte {
 	return binary.LittleEndian.AppendUint32(b, checksum(b[at:]))
 }
 
-// checkSegmentHeader gives a *VersionError for a sound header of another
+// checkSegmentHeader gives an errVersion for a sound header of another
 // version. A damaged one is no error: the frames behind it speak for themselves.
 func checkSegmentHeader(b []byte) error {
 	const sum = segmentHeaderLen - 4
@@ -73,7 +69,7 @@ func checkSegmentHeader(b []byte) error {
 		return nil
 	}
 	if v := binary.LittleEndian.Uint32(b[len(segmentMagic):]); v != version {
-		return &VersionError{Version: v}
+		return fmt.Errorf("%w: the segment has %d, this agent knows %d", errVersion, v, version)
 	}
 	return nil
 }
@@ -154,7 +150,7 @@ const scanChunk = 64 << 10
 
 // find gives the header of the first frame at p or behind it that ends by end and whose
 // number is from p.seq to most, and the position behind that frame. It stands at p unless
-// something is damaged there. errNoFrame: there is none; errUnread: nobody can tell.
+// something is damaged there. Seals are none. errNoFrame: there is none; errUnread: nobody can tell.
 func find(r io.ReaderAt, p position, end int64, most uint64) (h header, behind position, err error) {
 	size := int64(frameHeaderLen) // as a rule one look is enough
 	var b []byte

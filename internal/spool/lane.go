@@ -60,23 +60,27 @@ type handed struct {
 
 // Lane is one queue of frames. All methods are safe for concurrent use, and each
 // may wait for the disk and for the others.
+//
+// Its frames have the numbers 1, 2, and so on. Those below next have been appended. Those
+// up to where the segments are read have been given, or lost; of these, all up to
+// cursor.seq are done, and some behind it.
 type Lane struct {
 	s     *Spool
 	index int
 	files disk.Dir
 
-	mu     sync.Mutex
-	closed bool
-	segs   []*segment // oldest first
-	active disk.File  // the newest segment, open for appending; nil: the next frame begins a new one
-	next   uint64     // number of the next frame to be appended
-	out    []byte     // reused by Append
-	in     []byte     // reused by Next
-
-	unread  time.Time // since when the disk does not give back what is there; zero: it does
-	handed  []handed  // given and not done, and what was done after these; in order
-	waiting figures   // of those that are not done, but for the oldest
+	mu      sync.Mutex
+	closed  bool
+	segs    []*segment // oldest first
+	active  disk.File  // the newest segment, open for appending; nil: the next frame begins a new one
+	next    uint64
+	handed  []handed // given and not done, and what was done after these; in order
+	waiting figures  // of those that are not done, but for the oldest
 	cursor  cursor
+	out     []byte // reused by Append
+	in      []byte // reused by Next
+	// unreadSince is since when the disk does not give back what is there; zero: it does.
+	unreadSince time.Time
 }
 
 // Append adds frames to the end of the queue; when it returns nil they are on the
@@ -265,7 +269,7 @@ func (l *Lane) nextOf(sg *segment, buf []byte) (f Frame, ok bool, err error) {
 		}
 		l.pass(sg, position{sg.read.off, h.seq, h.before}, errNoFrame)
 		sg.read = behind
-		l.unread = time.Time{}
+		l.unreadSince = time.Time{}
 		l.handed = append(l.handed, handed{header: h})
 		l.waiting.frames++
 		l.waiting.records += uint64(h.records)
@@ -307,10 +311,10 @@ func (l *Lane) pass(sg *segment, to position, why error) {
 // patient reports whether what the disk does not give back is to be tried again.
 func (l *Lane) patient() bool {
 	now := l.s.cfg.Now()
-	if l.unread.IsZero() {
-		l.unread = now
+	if l.unreadSince.IsZero() {
+		l.unreadSince = now
 	}
-	return now.Sub(l.unread) < readPatience
+	return now.Sub(l.unreadSince) < readPatience
 }
 
 // Scan calls f with every frame that Next has still to give, in order, without giving

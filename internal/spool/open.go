@@ -108,9 +108,8 @@ func (l *Lane) skip(sg *segment, done uint64) {
 func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 	sg := newSegment(first)
 	torn, err := l.examine(sg, most, newest)
-	var unknown *VersionError
 	switch {
-	case errors.As(err, &unknown):
+	case errors.Is(err, errVersion):
 		l.putAside(sg.name(), "unknown-version", err)
 		return nil
 	case errors.Is(err, errUnread) && !newest:
