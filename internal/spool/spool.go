@@ -278,25 +278,28 @@ func (s *Spool) failures() (full, write error) {
 // fail notes that a lane's frame does not get in; smaller ones of others may. Called
 // with mu held.
 func (s *Spool) fail(lane int, err error) error {
-	full, write := s.failures()
 	if errors.Is(err, ErrFull) {
 		s.m.refused.Inc()
-		if full == nil {
-			s.log.Error("spool takes no more: what cannot be sent stays unread in the logs, where rotation may take it", "error", err)
-		}
-	} else if write == nil {
-		s.log.Error("spool cannot be written: what cannot be sent stays unread in the logs, where rotation may take it", "error", err)
 	}
-	s.failed[lane] = failure{err, s.cfg.Now()}
+	s.note(s.failed[lane:lane+1], failure{err, s.cfg.Now()})
 	return err
 }
 
-// recovered notes that some of failed, of lanes that have found room or need none, are
-// over. Called with mu held.
-func (s *Spool) recovered(failed []failure) {
+// note sets what the last appends of some lanes, a part of failed, have come to, and says
+// what that changes for the spool as a whole. The zero failure is for lanes that have found
+// room or need none. Called with mu held.
+func (s *Spool) note(lanes []failure, f failure) {
 	fullBefore, writeBefore := s.failures()
-	clear(failed)
-	if full, write := s.failures(); full == nil && write == nil && (fullBefore != nil || writeBefore != nil) {
+	for i := range lanes {
+		lanes[i] = f
+	}
+	full, write := s.failures()
+	switch {
+	case full != nil && fullBefore == nil:
+		s.log.Error("spool takes no more: what cannot be sent stays unread in the logs, where rotation may take it", "error", full)
+	case write != nil && writeBefore == nil:
+		s.log.Error("spool cannot be written: what cannot be sent stays unread in the logs, where rotation may take it", "error", write)
+	case full == nil && write == nil && (fullBefore != nil || writeBefore != nil):
 		s.log.Info("spool takes lines again")
 	}
 }
@@ -325,7 +328,7 @@ func (s *Spool) wrote(lane int, records uint32, frames int) {
 	s.m.appendedRecords.Add(float64(records))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.recovered(s.failed[lane : lane+1])
+	s.note(s.failed[lane:lane+1], failure{})
 }
 
 // lost counts frames that cannot be read, and says so once for a segment.
@@ -351,9 +354,9 @@ func (s *Spool) publish(lane int, f figures) {
 	s.pace.note(s.cfg.Now(), all.bytes)
 	switch { // nobody may append again for long
 	case drained && all.frames == 0:
-		s.recovered(s.failed)
+		s.note(s.failed, failure{})
 	case drained:
-		s.recovered(s.failed[lane : lane+1])
+		s.note(s.failed[lane:lane+1], failure{})
 	}
 }
 
