@@ -532,3 +532,16 @@ func TestBuildInfo(t *testing.T) {
 		}
 	}
 }
+
+// TestTuneMemory: GOGC of the environment goes before ours.
+func TestTuneMemory(t *testing.T) {
+	was := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(was)
+	for gogc, want := range map[string]int{"": gcPercent, "200": 100} {
+		debug.SetGCPercent(100)
+		tuneMemory(func(name string) (string, bool) { return gogc, name == "GOGC" })
+		if got := debug.SetGCPercent(100); got != want {
+			t.Errorf("GOGC=%q: %d percent, want %d", gogc, got, want)
+		}
+	}
+}
