@@ -279,7 +279,7 @@ type Chunk struct {
 	// Rest is set when Data is the last bytes of a file that nobody will
 	// finish: there is no newline.
 	Rest bool
-	// Long is set when Data is a piece of a line longer than the buffer:
+	// Long is set when Data is a piece of a line longer than the buffer's capacity:
 	// there is no newline, more of the line follows.
 	Long bool
 	// Hole is the number of NUL bytes that were skipped before Data: a hole
@@ -300,7 +300,8 @@ type Chunk struct {
 }
 
 // Next gives the next lines, at most as many as fit into buf, and does not move
-// on: Advance does. At the end of a file that is final it goes to the next
+// on: Advance does. A line that is longer than buf may take all of its capacity:
+// how much room there is by chance must not decide whether it is Long. At the end of a file that is final it goes to the next
 // newer one. An error concerns the file that is being read; what is left of it is
 // given up if it is final, so that a repeated call makes progress.
 func (l *Log) Next(buf []byte) (Chunk, error) {
@@ -378,6 +379,10 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 			return c, nil
 		}
 		if !allZero(data) {
+			if len(buf) < cap(buf) {
+				buf = buf[:cap(buf)]
+				continue
+			}
 			c.Data, c.Long = data, true
 			return c, nil
 		}

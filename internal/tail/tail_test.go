@@ -224,6 +224,21 @@ func TestLongLine(t *testing.T) {
 	}
 }
 
+// TestLongerLineThanRoom: whether a line is too long does not depend on the room that
+// there is by chance.
+func TestLongerLineThanRoom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	write(t, path, "0123456789abc\nshort\n")
+	l := mustOpen(t, path, Options{})
+	buf := make([]byte, 16)
+	if c, err := l.Next(buf[:5]); err != nil || c.Long || string(c.Data) != "0123456789abc\n" {
+		t.Errorf("%q, long: %v, %v", c.Data, c.Long, err)
+	}
+	if c, err := l.Next(buf[:5:12]); err != nil || !c.Long || string(c.Data) != "0123456789ab" {
+		t.Errorf("%q, long: %v, %v", c.Data, c.Long, err)
+	}
+}
+
 func TestSeek(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	write(t, path+".1", "a\nb\nhalf")
