@@ -26,11 +26,13 @@ const (
 	MethodStreaming = "streaming"
 
 	// readBytes is how much of one log is read at a time, if the batch has room
-	// for it. It bounds how long the others wait.
+	// for it. It bounds how long the others wait, and is the longest entry that is
+	// one.
 	readBytes = 512 << 10
-	// minReadBytes is the room in a batch below which it is handed on: no entry up to
-	// this length is cut, and Docker's longest is shorter (docs/limits.md).
-	minReadBytes = 256 << 10
+	// minReadBytes is the room in a batch below which it is handed on. It is
+	// longer than Docker's longest message: an entry that is longer still is read
+	// beyond the room.
+	minReadBytes = 128 << 10
 
 	// pollInterval is how often each log is looked at although nothing told us
 	// to. The contract promises 2 s.
@@ -86,8 +88,8 @@ type FileMonitorConfig struct {
 	LogConfig
 	Malformed MalformedCopies
 
-	// Tick is how often a log that is being written to is read; while it is
-	// quiet a write is noticed at once.
+	// Tick is how often logs that are being written to are read. Where all have been
+	// quiet of late, a write is noticed at once.
 	Tick time.Duration
 	// ShipMalformed ships what is no entry of Docker's with a label of its own;
 	// otherwise it goes to the dead letters alone.
@@ -705,7 +707,9 @@ func (m *FileMonitor) watchLoop(ctx context.Context) error {
 		lately = lately || len(events) > 0
 		if overflow || !now.Before(nextPoll) {
 			nextPoll = now.Add(pollInterval)
-			logs = m.poll(logs[:0])
+			if logs, overflow = m.poll(logs[:0]); overflow {
+				nextPoll = now
+			}
 		}
 	}
 	return nil
@@ -864,51 +868,67 @@ func (m *FileMonitor) cannotLook(err error) {
 //
 // It reports whether there were any. logs is memory to use.
 func (m *FileMonitor) tick(logs []*fileLog) (_ []*fileLog, found bool) {
+	logs, found = m.enqueueActive(logs)
+	m.changeWatches(logs)
+	return logs, found
+}
+
+// enqueueActive lets all active logs be read but those that have become quiet. It
+// appends the ones whose watch is to change, and reports whether there were any logs.
+func (m *FileMonitor) enqueueActive(logs []*fileLog) (_ []*fileLog, found bool) {
 	// All at once, so that each reader finds all of its lane's and makes one batch
 	// of them.
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	found = len(m.active) > 0
 	for lg := range m.active {
-		if lg.writes && lg.busy >= busyReads || !lg.writes && lg.quiet >= quietTicks {
+		if !lg.writes && lg.quiet >= quietTicks {
 			logs = append(logs, lg)
-		}
-		if lg.writes || lg.quiet < quietTicks {
-			delete(m.active, lg)
-			m.enqueue(lg) // the read itself tells whether there is any
-		}
-	}
-	m.mu.Unlock()
-	for _, lg := range logs {
-		m.mu.Lock()
-		t, busy := lg.tail, lg.writes // it may be let go meanwhile
-		m.mu.Unlock()
-		if busy { // of late
-			m.setWatch(lg, false)
 			continue
 		}
-		// Watch first, then look once more: a write between the two is told
-		// or seen.
-		watched := m.setWatch(lg, true)
-		quiet := t.Quiet()
-		m.mu.Lock()
-		idle := quiet && lg.state == stateActive
-		if idle {
-			delete(m.active, lg)
-			lg.state, lg.busy = stateIdle, 0
-		} else {
-			m.news(lg)
+		if lg.writes && lg.busy >= busyReads {
+			// Before the reader has it: it must not leave a log to a watch that is
+			// about to be taken away.
+			lg.writes = false
+			logs = append(logs, lg)
 		}
-		m.mu.Unlock()
-		if watched && !idle {
-			m.setWatch(lg, false)
-		}
+		delete(m.active, lg)
+		m.enqueue(lg) // the read itself tells whether there is any
 	}
 	return logs, found
 }
 
+// changeWatches lets go of logs that have become quiet, and watches their writes;
+// those of the others, which are busy, it watches no more.
+func (m *FileMonitor) changeWatches(logs []*fileLog) {
+	for _, lg := range logs {
+		m.mu.Lock()
+		t, quiet := lg.tail, lg.state == stateActive && lg.quiet >= quietTicks // it may be let go meanwhile
+		m.mu.Unlock()
+		if !quiet {
+			m.setWatch(lg, false)
+			continue
+		}
+		// Watch first, then look once more: a write between the two is told
+		// or seen. If it is seen the watch stays: a reader may rely on it already.
+		m.setWatch(lg, true)
+		quiet = t.Quiet()
+		m.mu.Lock()
+		lg.busy = 0
+		if quiet && lg.state == stateActive {
+			delete(m.active, lg)
+			lg.state = stateIdle
+		} else {
+			m.news(lg)
+		}
+		m.mu.Unlock()
+	}
+}
+
 // poll is the safety net: it looks at every log, and counts what notifications
-// should have told.
-func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
+// should have told. It reports whether some of those were lost meanwhile. logs is
+// memory to use.
+func (m *FileMonitor) poll(logs []*fileLog) (_ []*fileLog, overflow bool) {
 	now := time.Now()
 	m.mu.Lock()
 	for _, lg := range m.logs {
@@ -957,7 +977,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 		}
 	}
 	if len(suspects) == 0 {
-		return logs
+		return logs, false
 	}
 	// What has been told meanwhile was not missed.
 	var told map[*fileLog]bool
@@ -970,7 +990,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 			}
 		}
 		m.mu.Unlock()
-		m.handle(events)
+		overflow = m.handle(events)
 	}
 	for _, lg := range suspects {
 		if !told[lg] {
@@ -978,7 +998,7 @@ func (m *FileMonitor) poll(logs []*fileLog) []*fileLog {
 		}
 		m.handleLogRotation(lg)
 	}
-	return logs
+	return logs, overflow
 }
 
 // countUnseen takes account of a look at the path of a log. One that cannot be
