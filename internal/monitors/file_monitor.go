@@ -910,18 +910,22 @@ func (m *FileMonitor) changeWatches(logs []*fileLog) {
 			continue
 		}
 		// Watch first, then look once more: a write between the two is told
-		// or seen. If it is seen the watch stays: a reader may rely on it already.
+		// or seen.
 		m.setWatch(lg, true)
 		quiet = t.Quiet()
 		m.mu.Lock()
-		lg.busy = 0
-		if quiet && lg.state == stateActive {
+		idle := quiet && lg.state == stateActive
+		if idle {
 			delete(m.active, lg)
-			lg.state = stateIdle
+			lg.state, lg.busy = stateIdle, 0
 		} else {
+			lg.writes = false // as above
 			m.news(lg)
 		}
 		m.mu.Unlock()
+		if !idle {
+			m.setWatch(lg, false)
+		}
 	}
 }
 
