@@ -10,8 +10,9 @@ const (
 	// maxStreams bounds what is remembered. What is forgotten costs a push of
 	// its own for the stream's next lines, nothing else.
 	maxStreams = 20_000
-	// forgetAfter is when a stream that sends nothing is forgotten.
-	forgetAfter = time.Hour
+	// forgetAfter is when a stream that sends nothing is forgotten: what is known of it
+	// counts no more. Containers that come and go leave some hundred bytes each until then.
+	forgetAfter = togetherFor
 	sweepEvery  = 10 * time.Minute
 )
 
