@@ -54,6 +54,10 @@ type spooling struct {
 	// unread: the disk does not give back what is in the spool.
 	unread *trouble
 
+	// used is closed by use, once something is in the spool.
+	used chan struct{}
+	use  func()
+
 	mu sync.Mutex
 	// parts are the sections of frames that are on their way, by the number of
 	// their span: in the place of positions the frame is acknowledged, when all
@@ -113,7 +117,9 @@ func newSpooling(d *Dispatcher) *spooling {
 	s := &spooling{
 		sink: cfg.Sink, d: d, parts: make(map[uint64]*frame),
 		begun: newTrouble(cfg.Spool.Lanes(), 0), unread: newTrouble(cfg.Spool.Lanes(), repeatEvery),
+		used: make(chan struct{}),
 	}
+	s.use = sync.OnceFunc(func() { close(s.used) })
 	back := cfg
 	back.Lanes = cfg.Spool.Lanes() // an earlier agent may have had more
 	back.BatchWait, back.BatchesPerLane = -1, 2
@@ -139,12 +145,21 @@ func newSpooling(d *Dispatcher) *spooling {
 		if l.main == nil && (l.side == nil || l.side.queue.Empty()) {
 			close(l.known)
 		}
+		if !l.queue.Empty() {
+			s.use()
+		}
 	}
 	return s
 }
 
-// run drains the spool until ctx ends.
+// run drains the spool until ctx ends. Where nothing has ever gone there no goroutine
+// but this one runs for it.
 func (s *spooling) run(ctx context.Context) {
+	select {
+	case <-s.used:
+	case <-ctx.Done():
+		return
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.back.Run(ctx) })
 	for _, l := range s.lanes {
@@ -347,6 +362,7 @@ func (s *spooling) write(l *spoolLane, b *entry.Batch, in entry.PartState, write
 		case l.appended <- struct{}{}:
 		default:
 		}
+		s.use()
 	}
 	for sec, c := range partsIn(b, in) {
 		sec.State[c] = entry.PartKept

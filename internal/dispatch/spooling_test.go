@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -122,6 +123,41 @@ func TestSpoolingOutage(t *testing.T) {
 		}
 		if r.logs.count("spool is drained") != 1 {
 			t.Errorf("the recovery is not told:\n%s", r.logs)
+		}
+	})
+}
+
+// TestSpoolingGoroutines: nothing runs for a spool that was never used; one that an
+// earlier agent has left something in is drained from the start.
+func TestSpoolingGoroutines(t *testing.T) {
+	readers := func() int {
+		synctest.Wait()
+		stacks := make([]byte, 1<<20)
+		return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "dispatch.(*spooling).read(")
+	}
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, dir, 0)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(r.takeAll)
+		r.send(newSource(1, 0), "o:1")
+		passTime(time.Second)
+		if n := readers(); n != 0 || len(r.delivered()) != 1 {
+			t.Errorf("%d goroutines read an empty spool", n)
+		}
+		r.setPush(down)
+		r.send(newSource(2, 0), "o:2")
+		passTime(10 * time.Second)
+		if n := readers(); n != SpoolLanes(1) || sp.Health().Records != 1 {
+			t.Errorf("%d goroutines read the spool", n)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Spool: openSpool(t, dir, 0)})
+		r.setPush(r.takeAll)
+		passTime(time.Minute)
+		if got := r.delivered(); !slices.Equal(got, []string{"o:2"}) {
+			t.Errorf("%q", got)
 		}
 	})
 }
