@@ -43,9 +43,13 @@ func main() {
 		build:  build,
 		notify: notifySignals,
 		run: func(ctx context.Context, r running) error {
+			var processors *app.Processors
+			if os.Getenv("GOMAXPROCS") == "" {
+				processors = app.NewProcessors()
+			}
 			return app.Run(ctx, app.Options{
 				Config: r.config, Build: build, NewLogger: r.newLogger, Out: os.Stdout,
-				Load: r.load, Reload: r.reload, Hard: r.hard,
+				Load: r.load, Reload: r.reload, Hard: r.hard, Processors: processors,
 			})
 		},
 	}

@@ -42,6 +42,8 @@ type Options struct {
 	Reload <-chan struct{}
 	// Out is where the stdout sink writes.
 	Out io.Writer
+	// Processors, unless nil, is told of each look.
+	Processors *Processors
 	// Hard, when closed, cuts the stop short: nothing more is delivered.
 	Hard <-chan struct{}
 	// Listening, unless nil, is called with the address once HTTP is served.

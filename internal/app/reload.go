@@ -38,6 +38,7 @@ func (a *agent) wait(ctx context.Context, o Options) *config.Config {
 			return nil
 		case <-look.C:
 			a.sample(ctx)
+			o.Processors.adapt(time.Now())
 			continue
 		case <-o.Reload:
 			r.result = make(chan error, 1)
