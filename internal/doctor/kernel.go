@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	// watchesPerLog: of files that appear, and of writes.
+	// The agent has one instance of inotify for files that appear and one for writes,
+	// and a watch for each log in both.
+	instances     = 2
 	watchesPerLog = 2
 	// eventsPerContainer is how many events of one directory may wait: a rotation
 	// is four.
@@ -35,7 +37,7 @@ type kernelFacts struct {
 	DescriptorsErr error
 }
 
-// gatherKernel reads the limits, and tries to have one watch.
+// gatherKernel reads the limits, and tries what the agent needs.
 func gatherKernel(proc string) (k kernelFacts) {
 	for name, to := range map[string]*int{"max_user_instances": &k.Instances, "max_user_watches": &k.Watches, "max_queued_events": &k.Events} {
 		b, err := os.ReadFile(filepath.Join(proc, "sys", "fs", "inotify", name))
@@ -53,14 +55,18 @@ func gatherKernel(proc string) (k kernelFacts) {
 	return k
 }
 
+// tryInotify asks for what the agent needs: an instance for files that appear and one
+// for writes, with a watch in each.
 func tryInotify(dir string) error {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("inotify_init1: %w", err)
-	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
-		return fmt.Errorf("inotify_add_watch: %w", err)
+	for range instances {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("inotify_init1: %w", err)
+		}
+		defer unix.Close(fd) //nolint:errcheck,gocritic // two, and nothing was written
+		if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
+			return fmt.Errorf("inotify_add_watch: %w", err)
+		}
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func mixed(n int) *entry.Batch {
 	b := new(entry.Batch)
 	var sources []*entry.Source
 	for i := range 4 {
-		sources = append(sources, labelled(fmt.Sprint("web", i), entry.Label{Name: "image", Value: "registry.example/team/web:1.2.3"}))
+		sources = append(sources, labelled(fmt.Sprint("web", i), entry.Label{Name: "image", Value: "images.example/team/web:1.2.3"}))
 	}
 	for i := 0; len(b.Text) < n; i++ {
 		b.Begin(sources[i%len(sources)])

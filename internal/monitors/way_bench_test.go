@@ -76,7 +76,7 @@ func BenchmarkFileToStore(b *testing.B) {
 	for i := range logs {
 		id := fmt.Sprintf("%064d", i)
 		info := ContainerLogFileInfo{
-			ID: id, Name: fmt.Sprintf("bench-%d", i), Image: "registry.example/bench:1.2", Host: "host",
+			ID: id, Name: fmt.Sprintf("bench-%d", i), Image: "images.example/bench:1.2", Host: "host",
 			LogPath: filepath.Join(dir, "containers", id, id+"-json.log"), Running: true, Created: now, StartedAt: now,
 		}
 		n, k := writeBenchLog(b, info.LogPath, size, now)
