@@ -891,7 +891,8 @@ func (s *sim) readDeadLetters() {
 	}
 	for text := range strings.SplitSeq(string(seen), "\n") {
 		var r deadletter.Record
-		text = strings.Trim(text, "\x00") // of copies that were never synced
+		// Copies that were never synced leave NULs, or a piece of themselves and NULs.
+		text = text[strings.LastIndexByte(text, 0)+1:]
 		if json.Unmarshal([]byte(text), &r) != nil || r.Copy {
 			continue
 		}
