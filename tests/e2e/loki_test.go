@@ -130,8 +130,13 @@ func TestLokiFaults(t *testing.T) {
 	}
 	w.health(a, 15*time.Second, 200, "ok", nil)
 	inOrder(t, l, all...)
-	if m := a.Metrics(); m[metricDead] != 0 || m[`log_capturer_sink_requests_total{code="429",sink="loki"}`] != 1 || m[`log_capturer_sink_requests_total{code="500",sink="loki"}`] != 2 {
-		t.Errorf("dead letters %v, answers 429 %v, 500 %v", m[metricDead], m[`log_capturer_sink_requests_total{code="429",sink="loki"}`], m[`log_capturer_sink_requests_total{code="500",sink="loki"}`])
+	m := a.Metrics()
+	limited, failed := m[`log_capturer_sink_requests_total{code="429",sink="loki"}`], m[`log_capturer_sink_requests_total{code="500",sink="loki"}`]
+	// On a busy machine an answer can come after the agent has waited long enough: then
+	// it has not seen it, and says so.
+	cut := contains(a.Log(), "the store has not answered in time")
+	if m[metricDead] != 0 || limited > 1 || failed > 2 || !cut && limited+failed != 3 {
+		t.Errorf("dead letters %v, answers 429 %v, 500 %v", m[metricDead], limited, failed)
 	}
 }
 
