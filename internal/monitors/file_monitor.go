@@ -192,7 +192,7 @@ type laneQueue struct {
 }
 
 // NewFileMonitor makes a FileMonitor. It starts nothing but asks the kernel for
-// an inotify instance, unless Config.Wake takes its place; without one the monitor
+// two inotify instances, unless Config.Wake takes its place; without one the monitor
 // only polls.
 func NewFileMonitor(cfg FileMonitorConfig) *FileMonitor {
 	if cfg.Wake != nil {

@@ -47,7 +47,8 @@ type WakeEvent struct {
 // inotify is the kernel's wakeSource: two instances, since the one must wake at once
 // and the other need not. There is one watch per container of files that appear, and
 // one more of writes while its log is quiet. golang.org/x/sys is used directly; see
-// docs/adr/0002-one-inotify-watch-per-container.md.
+// docs/adr/0002-one-inotify-watch-per-container.md and what has changed since,
+// docs/adr/0010-writes-wake-only-who-sleeps.md.
 //
 //	files  --+
 //	         +--> gate (epoll) --> the runtime's poller
