@@ -185,16 +185,17 @@ func (s *startNames) startedAgain(c *LogConfig, lg *containerLog, info Container
 	if !s.names.started.Before(info.StartedAt) {
 		return false
 	}
+	since := runSince(s.names.started, info)
 	s.names = s.names.startedAgain(info)
 	s.coming = s.coming.then(&nextStart{
-		src: c.source(info, info.Name, lg.method(), lg.stats), since: runSince(info), note: s.names.String(),
+		src: c.source(info, info.Name, lg.method(), lg.stats), since: since, note: s.names.String(),
 	})
 	return true
 }
 
 // stopAt says that nothing is captured from the container's present start on.
 func (s *startNames) stopAt(info ContainerLogFileInfo) {
-	s.coming = &nextStart{since: runSince(info)}
+	s.coming = &nextStart{since: runSince(s.names.started, info)}
 }
 
 // hand gives the reader what has come.

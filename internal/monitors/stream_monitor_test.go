@@ -531,6 +531,42 @@ func TestStreamNames(t *testing.T) {
 	})
 }
 
+// A line that was begun before the start that Docker tells, of a run that is seen when it
+// is over, stays one when the other stream writes in the middle of it.
+func TestStreamLineAcrossTheStart(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("run before %v", before), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newStreaming(t, nil)
+				info := s.info("a")
+				if before {
+					s.run("a")
+					s.api.write("a", at(1), "dead ")
+					s.api.exit("a")
+					s.m.containerExited("a")
+					s.want("dead ")
+				} else {
+					info.StartedAt = time.Time{}
+					s.m.add(info) // created
+				}
+				began := at(20)
+				s.api.start("a")
+				s.api.change("a", func(l *fakeAPILog) {
+					l.entries = append(l.entries,
+						apiEntry{time: began.UnixNano(), text: "begun, "},
+						apiEntry{time: began.Add(4 * time.Millisecond).UnixNano(), text: "meanwhile\n", stderr: true},
+						apiEntry{time: began.UnixNano(), text: "ended\n"})
+				})
+				s.api.exit("a")
+				info.Running, info.StartedAt, info.FinishedAt = false, began.Add(3*time.Millisecond), at(30)
+				s.m.add(info)
+				time.Sleep(time.Minute)
+				s.want("meanwhile", "begun, ended")
+			})
+		})
+	}
+}
+
 // At an exit an engine may end a stream before it has sent all.
 func TestStreamEndsShort(t *testing.T) {
 	bubble(t, func(t *testing.T) {
