@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // lookEvery is how often a file with a secret is looked at for a change.
@@ -69,7 +70,7 @@ func (a *auth) read() error {
 		return fmt.Errorf("read the secret: %w", err)
 	}
 	s := strings.TrimSpace(string(b))
-	if s == "" || strings.ContainsAny(s, "\r\n") {
+	if s == "" || strings.ContainsFunc(s, unicode.IsControl) {
 		return fmt.Errorf("read the secret: %s must hold one line", a.file)
 	}
 	a.info = info

@@ -1,14 +1,12 @@
 package loki
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,18 +34,18 @@ const (
 // Client delivers batches to one endpoint. Push is safe for concurrent use with
 // different batches.
 type Client struct {
-	cfg       Config
-	url       *url.URL
-	shown     string // the URL without secrets
-	header    http.Header
-	auth      *auth
-	hide      []string // header values not to be told
-	transport *http.Transport
-	log       *slog.Logger
-	metrics   *metrics
-	health    health
-	table     streamTable
-	now       func() time.Time
+	cfg     Config
+	url     *url.URL
+	shown   string // the URL without secrets
+	auth    *auth
+	hide    []string // header values not to be told
+	poster  poster
+	proxy   *url.URL // from the environment; nil: none
+	log     *slog.Logger
+	metrics *metrics
+	health  health
+	table   streamTable
+	now     func() time.Time
 
 	metaOff   atomic.Bool // the store takes no structured metadata
 	saidSplit atomic.Bool
@@ -102,21 +100,19 @@ func newClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+	if err != nil {
+		// The error repeats it, password included.
+		return nil, errors.New("the proxy that HTTP_PROXY or HTTPS_PROXY of the environment names is not a URL")
+	}
 	c := &Client{
-		cfg: cfg, url: u, shown: withoutSecrets(u.String()), header: h, auth: a,
+		cfg: cfg, url: u, shown: withoutSecrets(u.String()), auth: a, proxy: proxy,
 		log: cfg.Logger, metrics: m, now: time.Now,
-		transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: cfg.Timeout, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:        t,
-			TLSHandshakeTimeout:    cfg.Timeout,
-			MaxIdleConns:           cfg.Lanes + 1,
-			MaxIdleConnsPerHost:    cfg.Lanes + 1,
-			IdleConnTimeout:        90 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-			WriteBufferSize:        64 << 10,
-			DisableCompression:     true,
-		},
+	}
+	if proxy == nil {
+		c.poster = newConnections(u, h, t, cfg.Timeout)
+	} else {
+		c.poster = newProxied(u, proxy, h, t, cfg.Timeout)
 	}
 	for _, v := range cfg.Headers {
 		if len(v) >= 8 {
@@ -127,7 +123,7 @@ func newClient(cfg Config) (*Client, error) {
 }
 
 // Close closes the idle connections. No Push may be under way.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.poster.close() }
 
 // Health tells how the store has been doing. Safe for concurrent use.
 func (c *Client) Health() Health { return c.health.get() }
@@ -728,28 +724,6 @@ func (c *Client) scrub(s string) string {
 	return s
 }
 
-// body is a request's body. net/http may read it until it is closed, which can
-// be after the answer has come (an early 413): its memory is free only then.
-type body struct {
-	bytes.Reader
-	done *sync.WaitGroup
-	once atomic.Bool
-}
-
-func (b *body) Close() error {
-	if b.once.CompareAndSwap(false, true) {
-		b.done.Done()
-	}
-	return nil
-}
-
-func (l *lane) newBody(p []byte) *body {
-	l.bodies.Add(1)
-	b := &body{done: &l.bodies}
-	b.Reset(p)
-	return b
-}
-
 // post sends one request and says what the answer means.
 func (c *Client) post(ctx context.Context, l *lane, r request) verdict {
 	now := c.now()
@@ -765,47 +739,18 @@ func (c *Client) post(ctx context.Context, l *lane, r request) verdict {
 	}
 	payload := l.encode(r)
 	rctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	h := make(http.Header, len(c.header)+1)
-	for k, v := range c.header {
-		h[k] = v
-	}
-	if authorization != "" {
-		h["Authorization"] = []string{authorization}
-	}
-	req := (&http.Request{
-		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body: l.newBody(payload), ContentLength: int64(len(payload)),
-		GetBody: func() (io.ReadCloser, error) { return l.newBody(payload), nil },
-	}).WithContext(rctx)
-	if host := h.Get("Host"); host != "" {
-		req.Host = host
-	}
-
 	start := time.Now()
-	// The transport itself: unlike http.Client it follows no redirect.
-	resp, err := c.transport.RoundTrip(req)
-	var (
-		status int
-		cut    bool
-		head   http.Header
-	)
-	if err == nil {
-		status, head = resp.StatusCode, resp.Header
-		cut, err = l.read(resp.Body)
-		_ = resp.Body.Close() // it was read; nothing hangs on it
-	}
+	answer, err := c.poster.post(rctx, l, authorization, payload)
 	cancel()
-	l.bodies.Wait()
 	c.metrics.seconds.Observe(time.Since(start).Seconds())
 	if err != nil {
 		c.metrics.requests.WithLabelValues("error").Inc()
-		return c.broken(ctx, rctx, err, status)
+		return c.broken(ctx, rctx, err, answer.status)
 	}
-	c.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	c.metrics.requests.WithLabelValues(strconv.Itoa(answer.status)).Inc()
 	c.metrics.sent.Add(float64(len(payload)))
-	v := classify(status, head, l.answer, cut, c.now())
-	if v.kind == kindConfig && (status == http.StatusUnauthorized || status == http.StatusForbidden) {
+	v := classify(answer.status, answer.header, l.answer, answer.cut, c.now())
+	if v.kind == kindConfig && (answer.status == http.StatusUnauthorized || answer.status == http.StatusForbidden) {
 		c.auth.refused()
 	}
 	return v

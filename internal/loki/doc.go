@@ -15,7 +15,8 @@
 // without a reason that we know.
 //
 // The package knows nothing of disk or positions. It starts no goroutine of its
-// own; those of net/http's connections end with Close.
+// own; those of net/http's connections to a proxy, and the timer of idle ones, end
+// with Close.
 //
 // Sources of the facts about Loki (3.6): pkg/distributor/{distributor,
 // validator}.go, pkg/ingester/{instance,stream}.go, pkg/validation/validate.go,

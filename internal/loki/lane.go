@@ -3,7 +3,6 @@ package loki
 import (
 	"bytes"
 	"slices"
-	"sync"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
 )
@@ -103,7 +102,6 @@ type lane struct {
 
 	enc    encoder
 	answer []byte
-	bodies sync.WaitGroup // request bodies that net/http may still read
 }
 
 // keepBytes bounds what a lane keeps of a buffer between pushes.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,8 +21,10 @@ import (
 func TestNothingIsLost(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		at := start
+		var clock atomic.Int64 // at, in Unix ns, for the store
+		clock.Store(at.UnixNano())
 		opt := lokitest.Default()
-		opt.Now = func() time.Time { return at }
+		opt.Now = func() time.Time { return time.Unix(0, clock.Load()).UTC() }
 		opt.Limits.MaxLine = 60
 		opt.Limits.NoMetadata = rapid.Bool().Draw(rt, "noMetadata")
 		opt.Limits.ServiceName = rapid.Bool().Draw(rt, "serviceName")
@@ -148,6 +151,7 @@ func TestNothingIsLost(t *testing.T) {
 				}
 			}
 			at = at.Add(rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Minute, 40 * time.Minute}).Draw(rt, "pass"))
+			clock.Store(at.UnixNano())
 		}
 		stored := map[string]int{}
 		for _, l := range srv.Lines() {

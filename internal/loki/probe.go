@@ -2,7 +2,6 @@ package loki
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -28,9 +27,8 @@ func (c *Client) Address() (to *url.URL, proxy string) {
 	if err != nil {
 		to = &url.URL{Host: c.url.Host} // a URL without its query is one, too
 	}
-	p, err := c.transport.Proxy(&http.Request{URL: c.url})
-	if err == nil && p != nil {
-		proxy = p.Host
+	if c.proxy != nil {
+		proxy = c.proxy.Host
 	}
 	return to, proxy
 }
@@ -44,35 +42,17 @@ func (c *Client) Probe(ctx context.Context) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	h := c.header.Clone()
-	if authorization != "" {
-		h.Set("Authorization", authorization)
-	}
 	l := c.take()
 	defer c.give(l)
-	req := (&http.Request{
-		Method: http.MethodPost, URL: c.url, Host: c.url.Host, Header: h,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body: l.newBody([]byte(nothing)), ContentLength: int64(len(nothing)),
-		GetBody: func() (io.ReadCloser, error) { return l.newBody([]byte(nothing)), nil },
-	}).WithContext(ctx)
-	if host := h.Get("Host"); host != "" {
-		req.Host = host
-	}
-	res, err := c.transport.RoundTrip(req)
-	if err == nil {
-		_, err = l.read(res.Body)
-		_ = res.Body.Close() // it was read; nothing hangs on it
-	}
-	l.bodies.Wait()
+	r, err := c.poster.post(ctx, l, authorization, []byte(nothing))
 	switch {
 	case ctx.Err() != nil:
 		return Answer{}, context.Cause(ctx)
 	case err != nil:
 		return Answer{}, &probeError{c.scrub(shorten([]byte(err.Error()))), err}
 	}
-	a := Answer{Status: res.StatusCode, Text: c.scrub(shorten(l.answer))}
-	a.Date, err = http.ParseTime(res.Header.Get("Date"))
+	a := Answer{Status: r.status, Text: c.scrub(shorten(l.answer))}
+	a.Date, err = http.ParseTime(r.header.Get("Date"))
 	if err != nil {
 		a.Date = time.Time{}
 	}

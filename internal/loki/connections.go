@@ -1,0 +1,278 @@
+package loki
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// idleFor is how long a connection is kept without a request.
+	idleFor = 90 * time.Second
+	// maxHeader is how long the header of an answer may be, in bytes.
+	maxHeader = 64 << 10
+	// maxEarly is how many answers of 1xx may come before the one that counts.
+	maxEarly = 5
+)
+
+// reply is an answer without its text, which is in lane.answer.
+type reply struct {
+	status int // 0: none came
+	header http.Header
+	cut    bool // there is more text than lane.answer has
+}
+
+// poster sends requests. Safe for concurrent use with different lanes.
+type poster interface {
+	// post sends a payload and reads the answer into the lane. An error says that
+	// none came, or not all of it; status is 0 then, or that of what came. Only ctx
+	// bounds the time. The payload is the caller's again afterwards.
+	post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error)
+	// close closes what is idle. No post may be under way.
+	close()
+}
+
+// connections are those to the store that are open and idle: HTTP/1.1, one request at
+// a time on each. net/http has two goroutines for a connection, so that a request and
+// its answer are handed over four times; here who pushes writes and reads himself,
+// which takes half the time (docs/adr/0012-one-goroutine-per-request.md).
+type connections struct {
+	address string      // host:port
+	tls     *tls.Config // nil: plain HTTP
+	dialer  net.Dialer
+	request []byte // the beginning of each: request line, and the fields that do not change
+
+	mu     sync.Mutex
+	idle   []*connection // the one used last is the last
+	expiry *time.Timer   // closes them idleFor after the last use of any; nil while there was none
+}
+
+// connection is one to the store. Who has taken it from connections owns it.
+type connection struct {
+	net.Conn
+	tcp   *net.TCPConn // below TLS
+	limit io.LimitedReader
+	r     *bufio.Reader // of limit
+	out   []byte        // the request up to the payload
+	used  time.Time     // last
+}
+
+// newConnections is for a URL that is reached without a proxy. header is that of all
+// requests; a Host in it stands for the URL's.
+func newConnections(u *url.URL, header http.Header, t *tls.Config, timeout time.Duration) *connections {
+	c := &connections{dialer: net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}}
+	port := "80"
+	if u.Scheme == "https" {
+		port = "443"
+		c.tls = t.Clone()
+		c.tls.ServerName = cmp.Or(c.tls.ServerName, u.Hostname())
+		c.tls.NextProtos = []string{"http/1.1"}
+	}
+	c.address = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\n", u.RequestURI(), cmp.Or(header.Get("Host"), u.Host))
+	// What frames the payload is said with each. A Buffer takes everything.
+	_ = header.WriteSubset(&b, map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true})
+	c.request = b.Bytes()
+	return c
+}
+
+// post is poster.
+func (c *connections) post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error) {
+	conn, err := c.take(ctx)
+	if err != nil {
+		return reply{}, err
+	}
+	// What is under way fails then; of one that is closed already nothing is.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	a, keep, err := conn.post(c.request, l, authorization, payload)
+	if !stop() || !keep || err != nil {
+		_ = conn.Close() // what was to come has come
+		return a, err
+	}
+	c.give(conn)
+	return a, nil
+}
+
+// take gives a connection, an open one if there is one that the store has not closed.
+func (c *connections) take(ctx context.Context) (*connection, error) {
+	for {
+		conn := c.last()
+		if conn == nil {
+			return c.dial(ctx)
+		}
+		if conn.silent() {
+			return conn, nil
+		}
+		_ = conn.Close() // the store has
+	}
+}
+
+// last takes the idle connection that was used last; nil if there is none.
+func (c *connections) last() *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.idle)
+	if n == 0 {
+		return nil
+	}
+	conn := c.idle[n-1]
+	c.idle[n-1] = nil
+	c.idle = c.idle[:n-1]
+	return conn
+}
+
+// give keeps a connection, and closes what is idle for long.
+func (c *connections) give(conn *connection) {
+	now := time.Now()
+	conn.used = now
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = append(c.idle, conn)
+	if first := c.idle[0]; now.Sub(first.used) >= idleFor {
+		_ = first.Close()
+		c.idle = append(c.idle[:0], c.idle[1:]...)
+	}
+	if c.expiry == nil {
+		c.expiry = time.AfterFunc(idleFor, c.closeIdle)
+		return
+	}
+	c.expiry.Reset(idleFor)
+}
+
+func (c *connections) closeIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.idle {
+		_ = conn.Close() // nothing hangs on it
+	}
+	clear(c.idle)
+	c.idle = c.idle[:0]
+}
+
+// close is poster.
+func (c *connections) close() {
+	c.closeIdle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.expiry != nil {
+		c.expiry.Stop()
+		c.expiry = nil
+	}
+}
+
+func (c *connections) dial(ctx context.Context) (*connection, error) {
+	raw, err := c.dialer.DialContext(ctx, "tcp", c.address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := raw.(*net.TCPConn)
+	if !ok {
+		_ = raw.Close()
+		return nil, fmt.Errorf("dial %s: a %T is not a TCP connection", c.address, raw)
+	}
+	conn := &connection{Conn: tcp, tcp: tcp}
+	if c.tls != nil {
+		if conn.Conn, err = secure(ctx, tcp, c.tls); err != nil {
+			_ = tcp.Close()
+			return nil, err
+		}
+	}
+	conn.limit.R = conn.Conn
+	conn.r = bufio.NewReader(&conn.limit)
+	return conn, nil
+}
+
+// secure shakes hands, and tells who traces it, as net/http does.
+func secure(ctx context.Context, tcp *net.TCPConn, t *tls.Config) (net.Conn, error) {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
+	conn := tls.Client(tcp, t)
+	err := conn.HandshakeContext(ctx)
+	if trace != nil && trace.TLSHandshakeDone != nil {
+		trace.TLSHandshakeDone(conn.ConnectionState(), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return conn, nil
+}
+
+// silent reports whether the store has sent nothing since its last answer, not even
+// that it closes the connection: a request that is sent after that may have been
+// stored or not. One that is closed at this very moment cannot be told.
+func (c *connection) silent() bool {
+	if c.r.Buffered() > 0 {
+		return false
+	}
+	raw, err := c.tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, failed = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return true
+	})
+	return err == nil && failed == syscall.EAGAIN
+}
+
+// post sends a request and reads the answer. keep tells that another may follow.
+func (c *connection) post(request []byte, l *lane, authorization string, payload []byte) (a reply, keep bool, err error) {
+	b := c.out[:0]
+	b = append(b, request...)
+	if authorization != "" {
+		b = append(append(append(b, "Authorization: "...), authorization...), "\r\n"...)
+	}
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, int64(len(payload)), 10)
+	b = append(b, "\r\n\r\n"...)
+	c.out = b
+	parts := net.Buffers{b, payload}
+	_, sent := parts.WriteTo(c.Conn)
+	// A store that refuses a request early may close the connection without reading
+	// all of it, but what it has said is there to be read.
+	res, err := c.answer()
+	if err != nil {
+		return a, false, cmp.Or(sent, err)
+	}
+	defer res.Body.Close() //nolint:errcheck // it is read
+	a.status, a.header = res.StatusCode, res.Header
+	a.cut, err = l.read(res.Body)
+	return a, sent == nil && !a.cut && !res.Close && a.status != http.StatusSwitchingProtocols, err
+}
+
+// answer reads the header of the answer that counts. It is of a POST, which is all
+// that ReadResponse wants to know.
+func (c *connection) answer() (*http.Response, error) {
+	c.limit.N = maxHeader
+	for range maxEarly {
+		res, err := http.ReadResponse(c.r, nil)
+		switch {
+		case err != nil && c.limit.N <= 0:
+			return nil, fmt.Errorf("the header of the answer is longer than %d bytes", maxHeader)
+		case err != nil:
+			return nil, err
+		case res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols:
+			c.limit.N = math.MaxInt64
+			return res, nil
+		}
+	}
+	return nil, fmt.Errorf("more than %d answers of status 1xx", maxEarly)
+}
