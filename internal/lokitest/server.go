@@ -91,9 +91,10 @@ type Request struct {
 	Status  int      // the answer; 0 where none was given
 	Answer  string   // the text of the answer
 	Streams []string // label texts in their order
-	Lines   int
-	Bytes   int // uncompressed
-	Wire    int // compressed
+	Each    []int    // how many lines of each
+	Lines   int      // of all
+	Bytes   int      // uncompressed
+	Wire    int      // compressed
 	Header  http.Header
 	Path    string
 	Query   string
@@ -339,6 +340,7 @@ func (s *Server) decode(r *http.Request, body []byte, rec *Request) (*push.PushR
 	}
 	for _, st := range req.Streams {
 		rec.Streams = append(rec.Streams, st.Labels)
+		rec.Each = append(rec.Each, len(st.Entries))
 		rec.Lines += len(st.Entries)
 	}
 	return req, 0, ""

@@ -589,8 +589,16 @@ func TestSpoolHang(t *testing.T) {
 	})
 	w.spool(a, 5*time.Second, "filling", -1)
 	l.Always(nil)
-	if doubled, want := arrives(t, l, o.name, o.want()), hung[0].Lines; doubled != want {
-		t.Errorf("%d lines doubled, want the %d of the request that the store took without an answer", doubled, want)
+	// Of a stream with one line in that request Loki drops the copy, since it equals the
+	// stream's last line.
+	want := 0
+	for _, n := range hung[0].Each {
+		if n > 1 {
+			want += n
+		}
+	}
+	if doubled := arrives(t, l, o.name, o.want()); doubled != want {
+		t.Errorf("%d lines doubled, want the %d of the request that the store took without an answer: of each stream %v", doubled, want, hung[0].Each)
 	}
 	w.spool(a, 20*time.Second, "empty", 0)
 	w.health(a, 15*time.Second, 200, "ok", nil)
