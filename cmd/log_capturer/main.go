@@ -42,6 +42,7 @@ func main() {
 		env:    os.LookupEnv,
 		build:  build,
 		notify: notifySignals,
+		timers: coarseTimers,
 		run: func(ctx context.Context, r running) error {
 			var processors *app.Processors
 			if os.Getenv("GOMAXPROCS") == "" {
@@ -105,6 +106,8 @@ type program struct {
 	env      func(string) (string, bool)
 	build    build
 	notify   func() (signals <-chan os.Signal, stop func())
+	// timers makes the timers coarse. It may begin the program anew.
+	timers func() error
 	// run is the agent. It returns nil once ctx has ended and what was under
 	// way is delivered or kept.
 	run func(ctx context.Context, r running) error
@@ -267,8 +270,12 @@ func (p *program) agent(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	coarse := p.timers()
 	log := newLogger(p.err, cfg.Log)
 	log.Info("log_capturer is starting", "version", p.build.Version, "revision", p.build.Revision, "config", path)
+	if coarse != nil {
+		log.Debug("timers are as precise as they were, which costs some CPU time", "error", coarse)
+	}
 	if err := p.serve(ctx, path, cfg, log); err != nil {
 		log.Error("log_capturer has failed", "error", err)
 		return statusError(exitFail)

@@ -34,7 +34,7 @@ const noRaceDelay = "GORACE=atexit_sleep_ms=0"
 func TestMain(m *testing.M) {
 	if mode, ok := os.LookupEnv(actAs); ok {
 		p := program{
-			out: os.Stdout, err: os.Stderr, env: os.LookupEnv, notify: notifySignals,
+			out: os.Stdout, err: os.Stderr, env: os.LookupEnv, notify: notifySignals, timers: coarseTimers,
 			run: func(ctx context.Context, r running) error {
 				fmt.Println("running")
 				<-ctx.Done()
@@ -51,6 +51,10 @@ func TestMain(m *testing.M) {
 			},
 		}
 		os.Exit(p.main(context.Background(), os.Args))
+	}
+	if value, ok := os.LookupEnv(askTimers); ok {
+		sayTimers(value)
+		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -71,6 +75,7 @@ func newFixture(run runFunc) *fixture {
 		out: &f.out, err: &f.err, run: run,
 		env:    func(string) (string, bool) { return "", false },
 		build:  build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"},
+		timers: func() error { return nil },
 		notify: func() (<-chan os.Signal, func()) { return f.signals, func() { f.stopped = true } },
 	}
 	return f

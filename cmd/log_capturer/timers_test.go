@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// askTimers, in the environment, makes the test binary say what its timers are.
+const askTimers = "LOG_CAPTURER_TEST_TIMERS"
+
+// sayTimers does what the value of askTimers says.
+func sayTimers(value string) {
+	if value == "loop" { // as if the kernel had forgotten over the execve(2)
+		_ = os.Setenv(executedAgain, "1")
+	}
+	err := coarseTimers()
+	slack, _ := slackOfThread()
+	comm, _ := os.ReadFile("/proc/self/comm")
+	fmt.Println(os.Getpid(), slack, err, strings.TrimSpace(string(comm)), len(os.Args), os.Getenv(executedAgain) == "")
+	tasks, _ := filepath.Glob("/proc/self/task/*/stat")
+	for _, t := range tasks { // each can be read as a process of its own
+		ns, err := os.ReadFile("/proc/" + filepath.Base(filepath.Dir(t)) + "/timerslack_ns")
+		if err == nil {
+			fmt.Println("thread", strings.TrimSpace(string(ns)))
+		}
+	}
+}
+
+// TestCoarseTimers: the program is executed once more, as the same process under the
+// same name, and then all its threads have the slack; once is enough.
+func TestCoarseTimers(t *testing.T) {
+	slack, err := slackOfThread()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slack >= timerSlack {
+		t.Skip("who started the tests has set the timer slack:", slack)
+	}
+	run := func(value string) (pid int, out string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "argument")
+		cmd.Env = append(os.Environ(), askTimers+"="+value, noRaceDelay)
+		text, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		return cmd.Process.Pid, string(text)
+	}
+	name := filepath.Base(os.Args[0])
+	name = name[:min(len(name), 15)] // as much as the kernel keeps
+	pid, out := run("yes")
+	first, threads, _ := strings.Cut(out, "\n")
+	if want := fmt.Sprintf("%d %v <nil> %s 2 true", pid, timerSlack, name); first != want {
+		t.Errorf("got %q, want %q", first, want)
+	}
+	for l := range strings.Lines(threads) {
+		if l != "thread 1000000\n" {
+			t.Errorf("%q", l)
+		}
+	}
+	if n := strings.Count(threads, "thread"); n < 2 && unix.Geteuid() == 0 {
+		t.Errorf("the slack of %d threads is known: %s", n, threads)
+	}
+	pid, out = run("loop")
+	if want := fmt.Sprintf("%d %v the timer slack is not kept over an execve(2) %s 2 true\n", pid, slack, name); !strings.HasPrefix(out, want) {
+		t.Errorf("got %q, want %q", out, want)
+	}
+}
