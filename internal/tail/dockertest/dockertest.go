@@ -248,3 +248,62 @@ func (w *Writer) Close() {
 func (w *Writer) String() string {
 	return fmt.Sprintf("max-file=%d compress=%v unlink=%v rotations=%d", w.MaxFiles, w.Compress, w.Unlink, w.Rotations)
 }
+
+// AwaitTick waits until the time has moved on that the kernel gives to what is done to
+// files in a directory: milliseconds at most, and nothing where it is finer than that.
+func AwaitTick(t TB, dir string) {
+	t.Helper()
+	p := newProbe(t, dir)
+	defer p.close()
+	for before := p.touch(t); p.touch(t) == before; {
+	}
+}
+
+// FineTimes reports whether whatever is done to a file after a look at it gives it
+// another ctime, however soon (Linux 6.13 and later, on most file systems). Elsewhere
+// that takes a tick of the kernel's clock.
+func FineTimes(t TB, dir string) bool {
+	t.Helper()
+	p := newProbe(t, dir)
+	defer p.close()
+	last := p.touch(t)
+	for range 20 { // a tick may come between two of them
+		ctime := p.touch(t)
+		if ctime == last {
+			return false
+		}
+		last = ctime
+	}
+	return true
+}
+
+// probe is a file that is there to be touched.
+type probe struct{ f *os.File }
+
+func newProbe(t TB, dir string) probe {
+	t.Helper()
+	f, err := os.CreateTemp(dir, ".probe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return probe{f}
+}
+
+// touch changes the file's inode and gives its ctime.
+func (p probe) touch(t TB) unix.Timespec {
+	t.Helper()
+	var st unix.Stat_t
+	err := p.f.Chmod(0o600)
+	if err == nil {
+		err = unix.Fstat(int(p.f.Fd()), &st)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Ctim
+}
+
+func (p probe) close() {
+	_ = p.f.Close() // nothing was written
+	_ = os.Remove(p.f.Name())
+}
