@@ -20,6 +20,8 @@ import (
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/monitors/waketest"
 	"github.com/log-capturer/log_capturer/internal/positions"
+	"github.com/log-capturer/log_capturer/internal/tail"
+	"github.com/log-capturer/log_capturer/internal/tail/dockertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -280,6 +282,7 @@ func (f *fixture) start(wake wakeSource, change func(*FileMonitorConfig)) {
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(f.reg),
 		},
 		Malformed: f.copies, Tick: 100 * time.Millisecond, ShipMalformed: true, Metrics: NewFileMetrics(f.reg),
+		Settled: settledIn(f.t, f.dir),
 	}
 	if change != nil {
 		change(&cfg)
@@ -290,6 +293,15 @@ func (f *fixture) start(wake wakeSource, change func(*FileMonitorConfig)) {
 	}
 	f.m = newFileMonitor(cfg, wake)
 	f.outlet, _ = cfg.Outlet.(*fakeOutlet)
+}
+
+// settledIn is FileMonitorConfig.Settled for a test whose clock is not that of its
+// files: the poll looks at the files held wherever that shows every change.
+func settledIn(t dockertest.TB, dir string) time.Duration {
+	if dockertest.FineTimes(t, dir) {
+		return -1
+	}
+	return tail.DefaultSettled
 }
 
 // info describes a running container whose name is its ID, and makes its

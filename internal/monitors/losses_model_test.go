@@ -119,6 +119,7 @@ func (m *lossModel) start() {
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(m.reg),
 		},
 		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(m.reg), Wake: m.wake,
+		Settled: settledIn(m.rt, m.root),
 	})
 	m.j = &joiner{maxLine: 1 << 20, shipMalformed: true, begin: m.store.Begin, started: m.m.cfg.startedAgain}
 	m.info.stats = &entry.Stats{}

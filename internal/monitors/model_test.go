@@ -217,6 +217,7 @@ func (m *model) startAgent() {
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(reg),
 		},
 		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(reg), Wake: m.wake,
+		Settled: settledIn(m.rt, filepath.Dir(m.data)),
 	})
 	logs := m.fm.cfg.LogConfig
 	logs.Outlet = modelOutlet{newFakeOutlet(1), m}

@@ -21,6 +21,8 @@ import (
 	"github.com/log-capturer/log_capturer/internal/monitors/waketest"
 	"github.com/log-capturer/log_capturer/internal/positions"
 	"github.com/log-capturer/log_capturer/internal/spool"
+	"github.com/log-capturer/log_capturer/internal/tail"
+	"github.com/log-capturer/log_capturer/internal/tail/dockertest"
 )
 
 const lanes = 2
@@ -129,7 +131,7 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 	}
 	a.files = monitors.NewFileMonitor(monitors.FileMonitorConfig{
 		LogConfig: logs, Malformed: letters, Tick: dispatch.DefaultBatchWait, ShipMalformed: true,
-		Metrics: monitors.NewFileMetrics(a.registry), Wake: a.wake,
+		Metrics: monitors.NewFileMetrics(a.registry), Wake: a.wake, Settled: s.settled(),
 		Access: func(id string, err error) { a.containers.FileAccess(id, err) },
 	})
 	engine := view{s.engine, a.run}
@@ -145,6 +147,15 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 		ContainersDir: s.engine.dir, Logger: logger, Registerer: a.registry,
 	})
 	return a, err
+}
+
+// settled has the poll look at the files held, as it does most of the time, though the
+// simulation's clock is not that of its files: wherever these show every change.
+func (s *sim) settled() time.Duration {
+	if dockertest.FineTimes(fatal{}, s.root) {
+		return -1
+	}
+	return tail.DefaultSettled
 }
 
 // dead reports whether the agent was killed, perhaps by its disk.
