@@ -21,18 +21,24 @@ import (
 // sinkCommand runs the store until ctx ends.
 func sinkCommand(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench sink", flag.ContinueOnError)
-	addr := fs.String("addr", "", "where to listen")
+	addr := fs.String("addr", "", "where agents push to")
+	control := fs.String("control", "", "where the driver asks")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", *addr)
+	pushes, err := new(net.ListenConfig).Listen(ctx, "tcp", *addr)
 	if err != nil {
 		return err
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", *control)
+	if err != nil {
+		return errors.Join(err, pushes.Close())
 	}
 	s := sink.New()
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error { return s.ServePushes(ctx, pushes) })
 	g.Go(func() error {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err

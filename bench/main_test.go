@@ -60,7 +60,7 @@ func TestSmoke(t *testing.T) {
 		t.Fatalf("%d runs, %v\n%s", len(runs), err, &out)
 	}
 	for _, r := range runs[0].Results {
-		if why := r.wrong(); why != "" || r.Lines == 0 || r.CPU <= 0 || r.Wall <= 0 || r.Peak < 1<<20 || r.Wire == 0 || r.Bytes == 0 {
+		if why := r.wrong(); why != "" || r.Lines == 0 || r.CPU <= 0 || r.Wall <= 0 || r.Peak < 1<<20 || r.Wire == 0 || r.Bytes == 0 || (r.SinkCPU > 0) != (r.Workload == "backlog") {
 			t.Errorf("%s, %s: %q %+v", r.Workload, r.Agent, why, r)
 		}
 		if r.Workload == "backlog" && r.Tally.Lines != 20_000 || r.Workload != "backlog" && r.Latency.P99 <= 0 {
@@ -124,7 +124,7 @@ func TestBadIsOfOurs(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	two := result("backlog-2-cores", agentOurs, 2*time.Second)
-	two.Cores, two.Wall = 2, 2*time.Second
+	two.Cores, two.Wall, two.SinkCPU = 2, 2*time.Second, 400*time.Millisecond
 	broken := result("backlog", "otelcol", 0)
 	broken.Problem = "it has ended\nwith many words"
 	run := &Run{Machine: Machine{CPU: "some <core>"}, Results: []Result{
@@ -150,7 +150,8 @@ func TestReport(t *testing.T) {
 		"| CPU seconds | 1.000 | 2.000 | 0.50 |  |  |",
 		"| MB of Docker's JSON per CPU second | 200.0 | 100.0 | 2.00 |  |  |",
 		"| missing / doubled / out of order | 0 / 0 / 0 | 0 / 0 / 0 |  |  |  |",
-		"otelcol: it has ended.\n", "Two cores read a backlog 2.00 times as fast as one.",
+		"otelcol: it has ended.\n", "| CPU seconds of the sink | 0.400 |\n",
+		"Two cores read a backlog 2.00 times as fast as one, by the clock. The agent used 1.00 of the two, and the sink 0.20. A CPU second of the agent read 0.50 times as much as with one core.\n",
 	} {
 		if strings.Count(text, want) != 1 {
 			t.Errorf("not once: %q", want)

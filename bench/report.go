@@ -146,6 +146,7 @@ var medianOf = []struct {
 }{
 	{func(r *Result) float64 { return float64(r.CPU) }, func(r *Result, v float64) { r.CPU = time.Duration(v) }},
 	{func(r *Result) float64 { return float64(r.Wall) }, func(r *Result, v float64) { r.Wall = time.Duration(v) }},
+	{func(r *Result) float64 { return float64(r.SinkCPU) }, func(r *Result, v float64) { r.SinkCPU = time.Duration(v) }},
 	{func(r *Result) float64 { return float64(r.Lines) }, func(r *Result, v float64) { r.Lines = int(v) }},
 	{func(r *Result) float64 { return float64(r.Bytes) }, func(r *Result, v float64) { r.Bytes = int64(v) }},
 	{func(r *Result) float64 { return float64(r.Peak) }, func(r *Result, v float64) { r.Peak = int64(v) }},
@@ -178,7 +179,8 @@ func figures(r *Result) []figure {
 	} else {
 		rows = append(rows,
 			figure{"wall seconds", 3, func(r *Result) float64 { return r.Wall.Seconds() }, false},
-			figure{"MB of Docker's JSON per wall second", 1, (*Result).pace, false})
+			figure{"MB of Docker's JSON per wall second", 1, (*Result).pace, false},
+			figure{"CPU seconds of the sink", 3, func(r *Result) float64 { return r.SinkCPU.Seconds() }, true})
 	}
 	if r.Lines > 0 {
 		rows = append(rows,
@@ -261,27 +263,28 @@ func markdown(run *Run, cells []cell, plot string) string {
 			}
 		}
 	}
-	if gain := scaling(cells); gain > 0 {
-		fmt.Fprintf(&b, "\n### Scaling\n\nTwo cores read a backlog %.2f times as fast as one.\n", gain)
+	if one, two := scaling(cells); one != nil && two != nil {
+		fmt.Fprintf(&b, "\n### Scaling\n\nTwo cores read a backlog %.2f times as fast as one, by the clock. The agent used %.2f of the two, and the sink %.2f. A CPU second of the agent read %.2f times as much as with one core.\n",
+			ratio(two.pace(), one.pace()), two.percent()/100, ratio(two.SinkCPU.Seconds(), two.Wall.Seconds()), ratio(two.speed(), one.speed()))
 	}
 	b.WriteString("\n")
 	return b.String()
 }
 
-// scaling gives how many times as fast ours is with two cores; 0 when not measured.
-func scaling(cells []cell) float64 {
-	var pace [2]float64
+// scaling gives what ours did with a backlog on one core and on two; nil what was not
+// measured.
+func scaling(cells []cell) (one, two *Result) {
 	for i := range cells {
 		c := &cells[i]
 		switch {
 		case c.Agent != agentOurs || c.Problem != "":
 		case c.Workload == backlogName:
-			pace[0] = c.pace()
+			one = &c.Result
 		case c.Workload == backlogTwoName && c.Cores == 2:
-			pace[1] = c.pace()
+			two = &c.Result
 		}
 	}
-	return ratio(pace[1], pace[0])
+	return one, two
 }
 
 func (f *figure) text(c *cell) string {

@@ -66,6 +66,9 @@ type Result struct {
 	Missing int
 	// Late is by how much the writer was behind its plan at most.
 	Late time.Duration
+	// SinkCPU is what the sink used to take what came in the time of CPU: the agent
+	// could not have it, where they share cores. Only while a backlog is read.
+	SinkCPU time.Duration
 	// Load is the machine's load average at the end: above the number of its cores
 	// somebody else was there.
 	Load float64
@@ -225,7 +228,10 @@ type bench struct {
 	place place
 	store *http.Client
 	proc  *process // the agent
-	res   Result
+	sink  *process
+	// control is where the sink is asked, a URL.
+	control string
+	res     Result
 	// helpers are the cores of everything but the agent.
 	helpers []int
 }
@@ -259,17 +265,20 @@ func measureOne(ctx context.Context, o *options, data *dataset, a agent) (res Re
 	if err != nil {
 		return res, err
 	}
-	b.place.sink = "http://" + addr
+	control, err := freeAddr(ctx)
+	if err != nil {
+		return res, err
+	}
+	b.place.sink, b.control = "http://"+addr, "http://"+control
 	self, err := os.Executable()
 	if err != nil {
 		return res, err
 	}
-	sinkProc, err := startProcess(b.helpers, filepath.Join(dir, "sink.log"), self, "sink", "-addr", addr)
-	if err != nil {
+	if b.sink, err = startProcess(b.helpers, filepath.Join(dir, "sink.log"), self, "sink", "-addr", addr, "-control", control); err != nil {
 		return res, err
 	}
-	defer sinkProc.stop()
-	if err := b.sinkUp(ctx, sinkProc); err != nil {
+	defer b.sink.stop()
+	if err := b.sinkUp(ctx); err != nil {
 		return res, err
 	}
 	stopEngine, err := b.startEngine(ctx)
@@ -283,7 +292,7 @@ func measureOne(ctx context.Context, o *options, data *dataset, a agent) (res Re
 		return res, err
 	}
 	if w.window == 0 {
-		if err := b.post(ctx, "/hold", nil, nil); err != nil {
+		if err := b.post(ctx, fmt.Sprintf("/hold?room=%d", data.bytes/2), nil, nil); err != nil {
 			return res, err
 		}
 	}
@@ -324,9 +333,9 @@ func (b *bench) startEngine(ctx context.Context) (stop func(), err error) {
 }
 
 // sinkUp waits until the sink answers.
-func (b *bench) sinkUp(ctx context.Context, sinkProc *process) error {
+func (b *bench) sinkUp(ctx context.Context) error {
 	for {
-		if err := sinkProc.ended(); err != nil {
+		if err := b.sink.ended(); err != nil {
 			return err
 		}
 		if _, err := b.stats(ctx, false); err == nil {
@@ -343,8 +352,12 @@ func (b *bench) catchUp(ctx context.Context, started time.Time) error {
 	w := &b.data.w
 	total := w.containers * w.preload
 	held := w.window == 0
-	// Of the last request that has been seen, and what the agent had used then.
-	requests, at, cpu := -1, started, time.Duration(0)
+	// Of the last request that has been seen, and what agent and sink had used then.
+	requests, at, cpu, sinkCPU := -1, started, time.Duration(0), time.Duration(0)
+	sinkBefore, err := measure.CPU(b.sink.pid())
+	if err != nil {
+		return err
+	}
 	for {
 		if err := b.proc.ended(); err != nil {
 			return err
@@ -358,15 +371,27 @@ func (b *bench) catchUp(ctx context.Context, started time.Time) error {
 			if cpu, err = measure.CPU(b.proc.pid()); err != nil {
 				return err
 			}
+			if sinkCPU, err = measure.CPU(b.sink.pid()); err != nil {
+				return err
+			}
 		}
 		still := time.Since(at)
 		if held && requests > 0 && still > w.quiet {
 			if st, err = b.lookAt(ctx); err != nil {
 				return err
 			}
+			now, err := measure.CPU(b.sink.pid())
+			if err != nil {
+				return err
+			}
+			sinkBefore += now - sinkCPU // for looking
+			sinkCPU = now
 		}
 		if st.Lines >= total || still > stalled {
 			b.res.Lines, b.res.Bytes, b.res.CPU, b.res.Wall = st.Lines, b.data.bytes, cpu, st.LastAt.Sub(started)
+			if held {
+				b.res.SinkCPU = sinkCPU - sinkBefore
+			}
 			return b.memory(ctx)
 		}
 		if err := wait(ctx, askEvery); err != nil {
@@ -582,7 +607,7 @@ func (b *bench) finish(ctx context.Context, counts []int) error {
 }
 
 func (b *bench) stats(ctx context.Context, latency bool) (st sink.Stats, err error) {
-	url := b.place.sink + "/stats"
+	url := b.control + "/stats"
 	if latency {
 		url += "?latency"
 	}
@@ -600,7 +625,7 @@ func (b *bench) get(ctx context.Context, url string) ([]byte, error) {
 
 // post posts to the sink, and reads the answer into v unless that is nil.
 func (b *bench) post(ctx context.Context, path string, body []byte, v any) error {
-	text, err := b.ask(ctx, http.MethodPost, b.place.sink+path, body)
+	text, err := b.ask(ctx, http.MethodPost, b.control+path, body)
 	if err != nil || v == nil {
 		return err
 	}

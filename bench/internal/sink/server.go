@@ -2,19 +2,21 @@
 // protocols of Loki, VictoriaLogs and OpenTelemetry, and holds each line against
 // what was written.
 //
-//	agent --push--> Server --(queue)--> decoder --> checker --> Stats <-- driver
+//	agent --push--> ServePushes --(queue)--> decoder --> checker --> Stats <-- driver
 //
 // A request is answered as soon as it has been read, and looked at later: checking
 // must not hold the agent up. While the server is held, it is not looked at at all,
-// so that checking does not take the machine from the agent either.
+// so that checking does not take the machine from the agent either. For the same
+// reason pushes do not go through net/http's server.
 package sink
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -55,7 +57,8 @@ type Stats struct {
 	Latency measure.Latency `json:"latency"`
 }
 
-// Server is an http.Handler. Run must run for anything to be looked at.
+// Server is an http.Handler for the driver; ServePushes is for agents. Run must run for
+// anything to be looked at.
 type Server struct {
 	mux  *http.ServeMux
 	wake chan struct{}
@@ -63,8 +66,9 @@ type Server struct {
 	mu    sync.Mutex // of what requests change
 	queue []*request
 	held  bool
-	stats Stats // but Tally, NewAt, Errors, Error, Latency
-	busy  bool  // a request has been taken from the queue and not been done
+	room  []byte // for the bodies of requests, as far as it goes
+	stats Stats  // but Tally, NewAt, Errors, Error, Latency
+	busy  bool   // a request has been taken from the queue and not been done
 
 	checking sync.Mutex // of what Run changes
 	check    checker
@@ -78,10 +82,7 @@ type Server struct {
 // New makes a Server.
 func New() *Server {
 	s := &Server{mux: http.NewServeMux(), wake: make(chan struct{}, 1)}
-	s.mux.HandleFunc("POST "+protocolLoki, s.push(http.StatusNoContent))
-	s.mux.HandleFunc("POST "+protocolNative, s.push(http.StatusOK))
-	s.mux.HandleFunc("POST "+protocolOTLP, s.push(http.StatusOK))
-	s.mux.HandleFunc("POST /hold", func(http.ResponseWriter, *http.Request) { s.hold(true) })
+	s.mux.HandleFunc("POST /hold", s.serveHold)
 	s.mux.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { s.hold(false) })
 	s.mux.HandleFunc("POST /measure", func(http.ResponseWriter, *http.Request) { s.measure(time.Now()) })
 	s.mux.HandleFunc("GET /stats", s.serveStats)
@@ -92,27 +93,48 @@ func New() *Server {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// push takes a request and answers with a status.
-func (s *Server) push(status int) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		body := make([]byte, max(r.ContentLength, 0))
-		_, err := io.ReadFull(r.Body, body)
-		if r.ContentLength < 0 {
-			body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBytes))
-		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+// serveHold holds the server, and with ?room=N takes N bytes of memory for what is
+// pushed: it costs as much to get as to fill.
+func (s *Server) serveHold(w http.ResponseWriter, r *http.Request) {
+	if text := r.URL.Query().Get("room"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			http.Error(w, "room is a number of bytes", http.StatusBadRequest)
 			return
 		}
-		req := &request{protocol: r.URL.Path, encoding: r.Header.Get("Content-Encoding"), body: body, at: time.Now()}
+		room := make([]byte, n)
+		for i := 0; i < n; i += os.Getpagesize() {
+			room[i] = 1 // the kernel gives a page when it is written to
+		}
 		s.mu.Lock()
-		s.stats.Requests++
-		s.stats.Bytes += int64(len(body))
-		s.stats.LastAt = req.at
-		s.queue = append(s.queue, req)
+		s.room = room
 		s.mu.Unlock()
+	}
+	s.hold(true)
+}
+
+// bodyOf gives memory for a body of n bytes.
+func (s *Server) bodyOf(n int) (body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n > len(s.room) {
+		return make([]byte, n)
+	}
+	body, s.room = s.room[:n:n], s.room[n:]
+	return body
+}
+
+// keep takes a request that has been read.
+func (s *Server) keep(req *request) {
+	s.mu.Lock()
+	s.stats.Requests++
+	s.stats.Bytes += int64(len(req.body))
+	s.stats.LastAt = req.at
+	s.queue = append(s.queue, req)
+	held := s.held
+	s.mu.Unlock()
+	if !held {
 		s.kick()
-		w.WriteHeader(status)
 	}
 }
 

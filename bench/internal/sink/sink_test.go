@@ -1,9 +1,13 @@
 package sink
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -201,6 +205,27 @@ func post(t *testing.T, s *Server, path string, body []byte) *httptest.ResponseR
 	return w
 }
 
+// pusher gives a function that pushes over one connection, and gives the answer's status.
+func pusher(t *testing.T, s *Server) func(path string, body []byte) int {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() { defer close(done); s.serve(theirs); _ = theirs.Close() }()
+	t.Cleanup(func() { _ = ours.Close(); <-done })
+	answers := bufio.NewReader(ours)
+	return func(path string, body []byte) int {
+		r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+		if err := r.Write(ours); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(answers, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode
+	}
+}
+
 func TestServerChecksWhatIsPushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New()
@@ -215,8 +240,9 @@ func TestServerChecksWhatIsPushed(t *testing.T) {
 
 		post(t, s, "/hold", nil)
 		s.measure(at)
-		if w := post(t, s, protocolLoki, lokiBody(t, lines(0, 1, 1))); w.Code != http.StatusNoContent {
-			t.Fatalf("answered %d", w.Code)
+		push := pusher(t, s)
+		if status := push(protocolLoki, lokiBody(t, lines(0, 1, 1))); status != http.StatusNoContent {
+			t.Fatalf("answered %d", status)
 		}
 		synctest.Wait()
 		if st := s.Stats(false); st.Requests != 1 || st.Queued != 1 || st.Lines != 0 || st.Bytes == 0 {
@@ -233,8 +259,8 @@ func TestServerChecksWhatIsPushed(t *testing.T) {
 			t.Errorf("latencies %+v, not %v", st.Latency, late)
 		}
 		s.measure(at.Add(time.Nanosecond)) // lines are older
-		post(t, s, protocolLoki, lokiBody(t, lines(2)))
-		post(t, s, protocolLoki, []byte("no snappy"))
+		push(protocolLoki, lokiBody(t, lines(2)))
+		push(protocolLoki, []byte("no snappy"))
 		synctest.Wait()
 		if st := s.Stats(true); st.Latency.Count != 0 || st.Errors != 1 || st.Error == "" || st.Lines != 3 {
 			t.Errorf("after a measure and a bad request: %+v", st)
@@ -244,4 +270,78 @@ func TestServerChecksWhatIsPushed(t *testing.T) {
 			t.Errorf("%d missing, %v", missing, err)
 		}
 	})
+}
+
+// TestPushesOverTCP sends what agents send, by a client of theirs.
+func TestPushesOverTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New()
+	post(t, s, "/hold?room=9000000", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.ServePushes(ctx, l) }()
+	client := &http.Client{Transport: &http.Transport{}}
+	url := "http://" + l.Addr().String()
+	large := bytes.Repeat([]byte("many bytes"), 800_000) // more than fits the kernel's buffers, and than is left of the room for the second
+	var want [][]byte
+	for _, c := range []struct {
+		path, encoding string
+		body           io.Reader
+		want           []byte
+		status         int
+	}{
+		{protocolLoki, "", bytes.NewReader(large), large, http.StatusNoContent},
+		{protocolNative + "?version=v1", "zstd", bytes.NewReader(large[1:]), large[1:], http.StatusOK},
+		{protocolLoki, "", bytes.NewReader([]byte("short")), []byte("short"), http.StatusNoContent},
+		{protocolOTLP, "gzip", io.MultiReader(bytes.NewReader(large)), large, http.StatusOK}, // in chunks
+		{protocolLoki, "", http.NoBody, []byte{}, http.StatusNoContent},
+		{"/elsewhere", "", bytes.NewReader([]byte("lost")), nil, http.StatusNotFound},
+		{protocolLoki, "", bytes.NewReader([]byte("anew")), []byte("anew"), http.StatusNoContent},
+	} {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+c.path, c.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Encoding", c.encoding)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatalf("%s: %v", c.path, err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.status {
+			t.Errorf("%s: answered %d", c.path, resp.StatusCode)
+		}
+		if c.want == nil {
+			continue
+		}
+		want = append(want, c.want)
+		st := s.Stats(false)
+		if st.Requests != len(want) || st.Queued != len(want) {
+			t.Fatalf("%s: %+v", c.path, st)
+		}
+		if got := s.queue[len(want)-1]; got.encoding != c.encoding {
+			t.Errorf("%s: encoding %q", c.path, got.encoding)
+		}
+	}
+	for i, r := range s.queue {
+		if !bytes.Equal(r.body, want[i]) {
+			t.Errorf("request %d is not what was sent: %d bytes, not %d", i, len(r.body), len(want[i]))
+		}
+	}
+	cancel() // while the client keeps a connection
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	client.CloseIdleConnections()
+}
+
+func TestHoldWithoutSense(t *testing.T) {
+	for _, room := range []string{"much", "-1"} {
+		if w := post(t, New(), "/hold?room="+room, nil); w.Code != http.StatusBadRequest {
+			t.Errorf("room %s: answered %d", room, w.Code)
+		}
+	}
 }
