@@ -123,12 +123,13 @@ func TestBadIsOfOurs(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	two := result("backlog-2-cores", agentOurs, 2*time.Second)
+	two := result(backlogTwoName, agentOurs, 2*time.Second)
 	two.Cores, two.Wall, two.SinkCPU = 2, 2*time.Second, 400*time.Millisecond
 	broken := result("backlog", "otelcol", 0)
 	broken.Problem = "it has ended\nwith many words"
 	run := &Run{Machine: Machine{CPU: "some <core>"}, Results: []Result{
-		result("backlog", agentOurs, time.Second), result("backlog", agentFloor, 2*time.Second), broken, two,
+		result("backlog", agentOurs, time.Second), result("backlog", agentFloor, 2*time.Second), broken,
+		result(backlogOneName, agentOurs, time.Second), two,
 	}}
 	name := filepath.Join(t.TempDir(), "r.md")
 	if err := os.WriteFile(name, []byte("before\n"+beginMark+"\nold\n"+endMark+"\nafter\n"), 0o600); err != nil {

@@ -278,7 +278,7 @@ func scaling(cells []cell) (one, two *Result) {
 		c := &cells[i]
 		switch {
 		case c.Agent != agentOurs || c.Problem != "":
-		case c.Workload == backlogName:
+		case c.Workload == backlogOneName:
 			one = &c.Result
 		case c.Workload == backlogTwoName && c.Cores == 2:
 			two = &c.Result

@@ -35,8 +35,8 @@ type workload struct {
 
 // The two that are compared with each other.
 const (
-	backlogName    = "backlog"
-	backlogTwoName = "backlog-2-cores"
+	backlogOneName = "backlog-50"
+	backlogTwoName = "backlog-50-2-cores"
 )
 
 // sizes are what flags say of the workloads; zero values take the defaults.
@@ -56,12 +56,18 @@ func workloads(s sizes) []workload {
 		many, burst, linear = 100, 200, []int{10, 100}
 	}
 	lines, containers, window = cmp.Or(s.lines, lines), cmp.Or(s.containers, containers), cmp.Or(s.window, window)
-	// Of 20 files a lane of ours would have 14, and what the second core is good for
-	// would end with the other's 6.
-	const logs = 50
+	backlog := func(name string, logs, cores int) workload {
+		return workload{
+			Name: name, what: fmt.Sprintf("%d lines in %d files, cores: %d", lines, logs, cores),
+			containers: logs, preload: lines / logs, cores: cores, oursOnly: name != "backlog",
+		}
+	}
 	all := []workload{
-		{Name: backlogName, what: fmt.Sprintf("%d lines in %d files, one core", lines, logs), containers: logs, preload: lines / logs, cores: 1},
-		{Name: backlogTwoName, what: fmt.Sprintf("%d lines in %d files, two cores", lines, logs), containers: logs, preload: lines / logs, cores: 2, oursOnly: true},
+		// Of 20 files a lane of ours has 14, and what a second core is good for would end
+		// with the other's 6.
+		backlog("backlog", 20, 1),
+		backlog(backlogOneName, 50, 1),
+		backlog(backlogTwoName, 50, 2),
 		{Name: "startup", what: fmt.Sprintf("%d files of %d lines, from the start to the last line", many, startLines), containers: many, preload: startLines, cores: 1},
 	}
 	for _, rate := range []float64{1000, 10_000, 50_000} {
