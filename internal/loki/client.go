@@ -196,7 +196,10 @@ func (a *attempt) plan(b *entry.Batch) {
 		st := &l.streams[i]
 		l.travellers[i].size = streamSize(len(st.text), st.size)
 		l.travellers[i].oldest, l.travellers[i].fall = st.oldest, st.fall
-		if why := badLabels(st.labels); why != "" && st.lo < st.hi {
+		if !l.travellers[i].proven.IsZero() || st.lo == st.hi {
+			continue // a store has taken them, or there is nothing to send
+		}
+		if why := badLabels(st.labels); why != "" {
 			a.hold(int32(i), why, true)
 		}
 	}
