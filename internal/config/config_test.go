@@ -538,6 +538,7 @@ func TestValues(t *testing.T) {
 			map[string]string{
 				"loki:3100": "does not begin with http:// or https://", "ftp://l": "does not begin with http:// or https://", "http://": "has no host",
 				"'http://:80'": "has no host", "'http://u:s3cret@l'": "holds a user: set sinks.loki.basic_auth instead", "'http://l#x'": "has a #fragment",
+				"http://lökí": "beyond ASCII: write it in Punycode", "'http://l/push?a=b c'": "has a space in its query",
 				"'http://l:0'": "has no port from 1 to 65535", "'http://l:x/s3cret'": "is not a URL", "'http://l/%zz'": "is not a URL",
 			},
 			func(c *Config) any { return c.Sinks.Loki.URL }},

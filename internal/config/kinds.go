@@ -305,6 +305,10 @@ func lokiURL() kind[string] {
 			return "holds a user: set sinks.loki.basic_auth instead"
 		case u.Fragment != "":
 			return "has a #fragment"
+		case strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' }):
+			return "has a host with characters beyond ASCII: write it in Punycode (xn--...)"
+		case strings.Contains(u.RawQuery, " "):
+			return "has a space in its query: write it as %20"
 		}
 		if p := u.Port(); p != "" {
 			if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
