@@ -92,6 +92,9 @@ func newClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.value != "" {
+		h.Del("Authorization") // there is one already
+	}
 	t, err := tlsConfig(cfg.TLS)
 	if err != nil {
 		return nil, err
@@ -770,7 +773,7 @@ func (l *lane) read(r io.Reader) (cut bool, err error) {
 		l.answer = l.answer[:len(l.answer)+n]
 		if len(l.answer) > maxAnswer {
 			l.answer = l.answer[:maxAnswer]
-			return true, nil // closing the body breaks the connection
+			return true, nil
 		}
 		if err == io.EOF {
 			return false, nil

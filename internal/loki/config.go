@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -27,7 +29,8 @@ type Config struct {
 	// again when they change.
 	Username, Password, PasswordFile, BearerTokenFile string
 	TLS                                               TLS
-	// Headers are sent with every request.
+	// Headers are sent with every request. What frames a request, and its Host, are
+	// not among them.
 	Headers map[string]string
 	// StructuredMetadata sends Source.Metadata and partial="true" with lines.
 	StructuredMetadata bool
@@ -130,7 +133,8 @@ func tlsConfig(t TLS) (*tls.Config, error) {
 func header(c *Config) (http.Header, error) {
 	h := http.Header{}
 	for k, v := range c.Headers {
-		if strings.EqualFold(k, "Content-Type") || strings.EqualFold(k, "Content-Encoding") || strings.EqualFold(k, "Content-Length") {
+		switch http.CanonicalHeaderKey(k) {
+		case "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Trailer", "Transfer-Encoding", "Upgrade":
 			return nil, fmt.Errorf("headers: %s is set by the agent itself", k)
 		}
 		h.Set(k, v)
@@ -140,5 +144,15 @@ func header(c *Config) (http.Header, error) {
 	if c.TenantID != "" {
 		h.Set("X-Scope-OrgID", c.TenantID)
 	}
+	for k, v := range h {
+		if !token.MatchString(k) {
+			return nil, fmt.Errorf("headers: %q is not the name of a header", k)
+		}
+		if strings.ContainsFunc(v[0], unicode.IsControl) {
+			return nil, fmt.Errorf("headers: the value of %s has a control character or a line end", k)
+		}
+	}
 	return h, nil
 }
+
+var token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, 5.6.2

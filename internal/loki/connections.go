@@ -14,6 +14,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -22,11 +23,15 @@ import (
 const (
 	// idleFor is how long a connection is kept without a request.
 	idleFor = 90 * time.Second
-	// maxHeader is how long the header of an answer may be, in bytes.
+	// maxHeader is how long the header of an answer may be, in bytes, together with
+	// the answers of 1xx before it.
 	maxHeader = 64 << 10
-	// maxEarly is how many answers of 1xx may come before the one that counts.
-	maxEarly = 5
+	// lastWord is the time for reading what a store had said before a request failed.
+	lastWord = 100 * time.Millisecond
 )
+
+// past is a deadline that ends what is under way.
+var past = time.Unix(1, 0)
 
 // reply is an answer without its text, which is in lane.answer.
 type reply struct {
@@ -52,6 +57,7 @@ type poster interface {
 type connections struct {
 	address string      // host:port
 	tls     *tls.Config // nil: plain HTTP
+	idleFor time.Duration
 	dialer  net.Dialer
 	request []byte // the beginning of each: request line, and the fields that do not change
 
@@ -71,9 +77,9 @@ type connection struct {
 }
 
 // newConnections is for a URL that is reached without a proxy. header is that of all
-// requests; a Host in it stands for the URL's.
+// requests, without what frames them.
 func newConnections(u *url.URL, header http.Header, t *tls.Config, timeout time.Duration) *connections {
-	c := &connections{dialer: net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}}
+	c := &connections{idleFor: idleFor, dialer: net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second}}
 	port := "80"
 	if u.Scheme == "https" {
 		port = "443"
@@ -83,28 +89,41 @@ func newConnections(u *url.URL, header http.Header, t *tls.Config, timeout time.
 	}
 	c.address = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\n", u.RequestURI(), cmp.Or(header.Get("Host"), u.Host))
-	// What frames the payload is said with each. A Buffer takes everything.
-	_ = header.WriteSubset(&b, map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true})
+	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\n", u.RequestURI(), withoutZone(u.Host))
+	_ = header.Write(&b) // a Buffer takes everything
 	c.request = b.Bytes()
 	return c
 }
 
+// withoutZone leaves the zone of an IPv6 address out: it means something on this
+// machine only (RFC 6874, 4).
+func withoutZone(host string) string {
+	before, after, ok := strings.Cut(host, "%")
+	if !ok {
+		return host
+	}
+	_, port, _ := strings.Cut(after, "]")
+	return before + "]" + port
+}
+
 // post is poster.
 func (c *connections) post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error) {
+	if err := ctx.Err(); err != nil {
+		return reply{}, err // else the request could be gone before its end is noticed
+	}
 	conn, err := c.take(ctx)
 	if err != nil {
 		return reply{}, err
 	}
 	// What is under way fails then; of one that is closed already nothing is.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	a, keep, err := conn.post(c.request, l, authorization, payload)
-	if !stop() || !keep || err != nil {
-		_ = conn.Close() // what was to come has come
-		return a, err
+	if stop() && keep {
+		c.give(conn)
+	} else {
+		conn.drop()
 	}
-	c.give(conn)
-	return a, nil
+	return a, err
 }
 
 // take gives a connection, an open one if there is one that the store has not closed.
@@ -117,7 +136,7 @@ func (c *connections) take(ctx context.Context) (*connection, error) {
 		if conn.silent() {
 			return conn, nil
 		}
-		_ = conn.Close() // the store has
+		conn.drop() // the store has
 	}
 }
 
@@ -142,15 +161,15 @@ func (c *connections) give(conn *connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idle = append(c.idle, conn)
-	if first := c.idle[0]; now.Sub(first.used) >= idleFor {
+	if first := c.idle[0]; now.Sub(first.used) >= c.idleFor {
 		_ = first.Close()
 		c.idle = append(c.idle[:0], c.idle[1:]...)
 	}
 	if c.expiry == nil {
-		c.expiry = time.AfterFunc(idleFor, c.closeIdle)
+		c.expiry = time.AfterFunc(c.idleFor, c.closeIdle)
 		return
 	}
-	c.expiry.Reset(idleFor)
+	c.expiry.Reset(c.idleFor)
 }
 
 func (c *connections) closeIdle() {
@@ -213,13 +232,33 @@ func secure(ctx context.Context, tcp *net.TCPConn, t *tls.Config) (net.Conn, err
 	return conn, nil
 }
 
+// drop closes a connection on which nothing is to come any more. What the kernel has
+// not sent yet of a request that was given up is thrown away: it will be sent again. It
+// does without TLS's farewell, for which tls.Conn waits 5 s where the store reads nothing.
+func (c *connection) drop() {
+	_ = c.tcp.SetLinger(0)
+	_ = c.tcp.Close()
+}
+
 // silent reports whether the store has sent nothing since its last answer, not even
 // that it closes the connection: a request that is sent after that may have been
 // stored or not. One that is closed at this very moment cannot be told.
 func (c *connection) silent() bool {
-	if c.r.Buffered() > 0 {
+	if c.r.Buffered() > 0 || !c.quiet() {
 		return false
 	}
+	if c.Conn == net.Conn(c.tcp) {
+		return true
+	}
+	// TLS may have read more than the answer with it.
+	_ = c.SetReadDeadline(past)
+	_, err := c.r.Peek(1)
+	_ = c.SetReadDeadline(time.Time{})
+	return isTimeout(err)
+}
+
+// quiet reports whether the kernel has nothing to tell: no byte, no end, no error.
+func (c *connection) quiet() bool {
 	raw, err := c.tcp.SyscallConn()
 	if err != nil {
 		return false
@@ -246,33 +285,41 @@ func (c *connection) post(request []byte, l *lane, authorization string, payload
 	c.out = b
 	parts := net.Buffers{b, payload}
 	_, sent := parts.WriteTo(c.Conn)
-	// A store that refuses a request early may close the connection without reading
-	// all of it, but what it has said is there to be read.
-	res, err := c.answer()
-	if err != nil {
-		return a, false, cmp.Or(sent, err)
+	if sent != nil {
+		// A store that refuses a request early may close the connection without reading
+		// all of it, or neither read nor close until our time is over. What it has said
+		// is there to be read.
+		_ = c.SetReadDeadline(time.Now().Add(lastWord))
+		if c.quiet() {
+			return reply{}, false, sent
+		}
 	}
-	defer res.Body.Close() //nolint:errcheck // it is read
+	res, err := c.answer()
+	switch {
+	case err != nil:
+		return reply{}, false, cmp.Or(sent, err)
+	case sent != nil && res.StatusCode < 300:
+		return reply{}, false, fmt.Errorf("answer %d to half a request: %w", res.StatusCode, sent)
+	}
 	a.status, a.header = res.StatusCode, res.Header
-	a.cut, err = l.read(res.Body)
-	return a, sent == nil && !a.cut && !res.Close && a.status != http.StatusSwitchingProtocols, err
+	a.cut, err = l.read(res.Body) // not closed: that would read all that is cut off
+	return a, err == nil && sent == nil && !a.cut && !res.Close && a.status != http.StatusSwitchingProtocols, err
 }
 
 // answer reads the header of the answer that counts. It is of a POST, which is all
 // that ReadResponse wants to know.
 func (c *connection) answer() (*http.Response, error) {
 	c.limit.N = maxHeader
-	for range maxEarly {
+	for {
 		res, err := http.ReadResponse(c.r, nil)
 		switch {
 		case err != nil && c.limit.N <= 0:
 			return nil, fmt.Errorf("the header of the answer is longer than %d bytes", maxHeader)
 		case err != nil:
 			return nil, err
-		case res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols:
+		case res.StatusCode < 100 || res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols:
 			c.limit.N = math.MaxInt64
 			return res, nil
 		}
 	}
-	return nil, fmt.Errorf("more than %d answers of status 1xx", maxEarly)
 }

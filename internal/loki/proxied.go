@@ -56,9 +56,6 @@ func (p *proxied) post(ctx context.Context, l *lane, authorization string, paylo
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: first, ContentLength: int64(len(payload)), GetBody: newBody,
 	}).WithContext(ctx)
-	if host := h.Get("Host"); host != "" {
-		req.Host = host
-	}
 	// The transport itself: unlike http.Client it follows no redirect.
 	res, err := p.transport.RoundTrip(req)
 	if err == nil {

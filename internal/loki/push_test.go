@@ -1183,8 +1183,8 @@ func TestLanesConcurrently(t *testing.T) {
 	}
 }
 
-// TestAnswerBeforeTheBodyIsRead: a request's memory is not used again while
-// net/http still sends it. The race detector tells.
+// TestAnswerBeforeTheBodyIsRead: a request's memory is not used again while it is
+// still sent. The race detector tells.
 func TestAnswerBeforeTheBodyIsRead(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
