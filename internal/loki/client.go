@@ -3,6 +3,7 @@ package loki
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ type Client struct {
 	url     *url.URL
 	shown   string // the URL without secrets
 	auth    *auth
-	hide    []string // header values not to be told
+	hide    []string // not to be told: values of headers, the proxy's password
 	poster  poster
 	proxy   *url.URL // from the environment; nil: none
 	log     *slog.Logger
@@ -57,14 +58,15 @@ type Client struct {
 
 // New makes a client. Close it.
 func New(cfg Config) (*Client, error) {
-	c, err := newClient(cfg)
+	c, err := newClient(cfg, http.ProxyFromEnvironment)
 	if err != nil {
 		return nil, fmt.Errorf("loki sink: %w", err)
 	}
 	return c, nil
 }
 
-func newClient(cfg Config) (*Client, error) {
+// newClient makes a client. proxyOf gives the proxy of a request, nil for none.
+func newClient(cfg Config, proxyOf func(*http.Request) (*url.URL, error)) (*Client, error) {
 	if cfg.BatchBytes <= 0 {
 		cfg.BatchBytes = defaultBatchBytes
 	}
@@ -103,7 +105,7 @@ func newClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+	proxy, err := proxyOf(&http.Request{URL: u})
 	if err != nil {
 		// The error repeats it, password included.
 		return nil, errors.New("the proxy that HTTP_PROXY or HTTPS_PROXY of the environment names is not a URL")
@@ -120,6 +122,14 @@ func newClient(cfg Config) (*Client, error) {
 	for _, v := range cfg.Headers {
 		if len(v) >= 8 {
 			c.hide = append(c.hide, v)
+		}
+	}
+	if proxy != nil && proxy.User != nil {
+		password, _ := proxy.User.Password()
+		for _, v := range []string{password, base64.StdEncoding.EncodeToString([]byte(proxy.User.Username() + ":" + password))} {
+			if len(v) >= 4 {
+				c.hide = append(c.hide, v)
+			}
 		}
 	}
 	return c, nil
