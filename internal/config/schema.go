@@ -159,7 +159,7 @@ func schema() []key {
 
 		one("sinks.loki.url", none, optional(lokiURL()),
 			func(c *Config) *string { return &loki(c).URL },
-			"Address of the log store. Used as it is, query included, if its path ends in `/push`; otherwise `/loki/api/v1/push` is appended to its path. Do not put credentials into it."),
+			"Address of the log store, which must speak HTTP/1.1. Used as it is, query included, if its path ends in `/push`; otherwise `/loki/api/v1/push` is appended to its path. Do not put credentials into it."),
 		one("sinks.loki.tenant_id", none, optional(tenantID()),
 			func(c *Config) *string { return &loki(c).TenantID },
 			"Tenant, sent as the header `X-Scope-OrgID`. Empty: the header is not sent."),

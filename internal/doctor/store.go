@@ -258,6 +258,9 @@ func plain(err error) error {
 	return err
 }
 
+// noProtocol is TLS's alert no_application_protocol (RFC 7301, 3.2).
+const noProtocol tls.AlertError = 120
+
 // checkTLS: is the store who it should be?
 func checkTLS(f storeFacts) Check {
 	switch {
@@ -271,6 +274,8 @@ func checkTLS(f storeFacts) Check {
 		switch {
 		case errors.As(err, &untrusted):
 			remedy = "set sinks.loki.tls.ca_file to who has signed the store's certificate, and tls.server_name to a name in it; look at both clocks"
+		case errors.As(err, &alert) && alert == noProtocol:
+			remedy = "let the store, or what stands before it, speak HTTP/1.1 at this port: HTTP/2 is not spoken to stores"
 		case errors.As(err, &alert):
 			remedy = "set sinks.loki.tls.cert_file and key_file, if the store wants to know its clients"
 		}

@@ -83,6 +83,7 @@ func TestCheckStore(t *testing.T) {
 		"TLS hangs":    {well(secured(func(f *storeFacts) { f.Secured, f.Err = false, late })), "ooF---", nameTLS, want{Fail, "no answer within 5s", "speak TLS"}},
 		"untrusted":    {well(secured(func(f *storeFacts) { f.Secured, f.HandshakeErr = false, &tls.CertificateVerificationError{Err: boom} })), "ooF---", nameTLS, want{Fail, "boom", "ca_file"}},
 		"no client":    {well(secured(func(f *storeFacts) { f.Secured, f.HandshakeErr = false, tls.AlertError(42) })), "ooF---", nameTLS, want{Fail, "bad certificate", "cert_file"}},
+		"HTTP/2 only":  {well(secured(func(f *storeFacts) { f.Secured, f.HandshakeErr = false, tls.AlertError(120) })), "ooF---", nameTLS, want{Fail, "no application protocol", "HTTP/1.1"}},
 		"CONNECT":      {well(secured(func(f *storeFacts) { f.Handshake, f.Secured, f.Proxy, f.Err = false, false, "p:1", boom })), "ooF---", nameTLS, want{Fail, "boom", "NO_PROXY"}},
 		"hangs":        {well(func(f *storeFacts) { f.Err = late }), "oo-F--", nameStore, want{Fail, "no answer within 5s", "store's log"}},
 		"a web page":   {well(answers(200, "<html>")), "oo-F--", nameStore, want{Fail, "answers 200", "sinks.loki.url"}},
