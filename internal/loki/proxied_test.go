@@ -53,7 +53,7 @@ func newProxy(t *testing.T, refuse bool) *proxy {
 			forward.ServeHTTP(w, r)
 			return
 		}
-		to, err := net.Dial("tcp", r.Host) //nolint:noctx // a test's
+		to, err := net.Dial("tcp", r.Host)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -65,10 +65,17 @@ func newProxy(t *testing.T, refuse bool) *proxy {
 		}
 		_, _ = io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
 		both := func(a, b net.Conn) { _, _ = io.Copy(a, b); _ = a.Close(); _ = b.Close() }
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.tunnels.Go(func() { both(to, from) })
 		p.tunnels.Go(func() { both(from, to) })
 	}))
-	t.Cleanup(func() { srv.Close(); p.tunnels.Wait() })
+	t.Cleanup(func() {
+		srv.Close() // it does not wait for tunnels
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.tunnels.Wait()
+	})
 	u, err := url.Parse(srv.URL)
 	if err != nil {
 		t.Fatal(err)
