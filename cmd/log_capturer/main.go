@@ -266,11 +266,12 @@ func (p *program) validate(_ context.Context, c *cli.Command) error {
 
 // agent runs the agent: the command without a subcommand.
 func (p *program) agent(ctx context.Context, c *cli.Command) error {
+	// Before anything is read: a configuration that comes through a pipe is there once.
+	coarse := p.timers()
 	path, cfg, err := p.load(c)
 	if err != nil {
 		return err
 	}
-	coarse := p.timers()
 	log := newLogger(p.err, cfg.Log)
 	log.Info("log_capturer is starting", "version", p.build.Version, "revision", p.build.Revision, "config", path)
 	if coarse != nil {

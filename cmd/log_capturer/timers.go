@@ -43,7 +43,10 @@ func coarseTimers() error {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0); err != nil {
 		return fmt.Errorf("set the timer slack: %w", err)
 	}
-	if slack, err := slackOfThread(); err != nil || slack < timerSlack {
+	switch slack, err := slackOfThread(); {
+	case err != nil:
+		return err
+	case slack < timerSlack: // a thread of a real-time class has none
 		return fmt.Errorf("the timer slack cannot be set: it is %v", slack)
 	}
 	// By its own name, which ps shows; /proc/self/exe would be shown as exe.
