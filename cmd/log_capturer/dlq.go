@@ -449,6 +449,6 @@ func hostLabels(cfg *config.Config) map[string]string {
 // replayStore is the agent's store.
 func (p *program) replayStore(cfg *config.Config) loki.Config {
 	c := app.LokiConfig(cfg.Sinks.Loki)
-	c.Lanes, c.Logger = 1, newLogger(p.err, cfg.Log)
+	c.Logger = newLogger(p.err, cfg.Log)
 	return c
 }

@@ -245,14 +245,14 @@ func (a *agent) buildSink(out io.Writer) (dispatch.Sink, error) {
 		return stdout.New(out), nil
 	}
 	cfg := LokiConfig(a.cfg.Sinks.Loki)
-	cfg.Lanes, cfg.Logger, cfg.Registerer = dispatch.SpoolLanes(lanes), a.log, a.registry
+	cfg.Logger, cfg.Registerer = a.log, a.registry
 	var err error
 	a.loki, err = loki.New(cfg)
 	return a.loki, err
 }
 
-// LokiConfig gives the client's settings as the configuration has them; lanes,
-// logger and metrics are the caller's to add.
+// LokiConfig gives the client's settings as the configuration has them; logger
+// and metrics are the caller's to add.
 func LokiConfig(l config.Loki) loki.Config {
 	headers := make(map[string]string, len(l.Headers))
 	for name, value := range l.Headers {

@@ -76,9 +76,6 @@ func newClient(cfg Config, proxyOf func(*http.Request) (*url.URL, error)) (*Clie
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = defaultUserAgent
 	}
-	if cfg.Lanes <= 0 {
-		cfg.Lanes = defaultLanes
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

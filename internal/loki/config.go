@@ -40,9 +40,6 @@ type Config struct {
 	// default 10 s.
 	Timeout   time.Duration
 	UserAgent string
-	// Lanes is how many pushes are under way at once at most: as many idle
-	// connections are kept. Default 2.
-	Lanes int
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -60,7 +57,6 @@ const (
 	defaultBatchBytes = 1 << 20
 	defaultTimeout    = 10 * time.Second
 	defaultUserAgent  = "log_capturer"
-	defaultLanes      = 2
 )
 
 // endpoint parses the URL. Credentials in it are taken out of it.

@@ -1157,7 +1157,7 @@ func TestCutReasons(t *testing.T) {
 }
 
 func TestLanesConcurrently(t *testing.T) {
-	r := newRig(t, nil, func(c *Config) { c.Lanes = 4 })
+	r := newRig(t, nil, nil)
 	var wg sync.WaitGroup
 	for lane := range 4 {
 		wg.Go(func() {

@@ -109,7 +109,7 @@ func runWay(b *testing.B, url, dataDir string, infos []ContainerLogFileInfo, lin
 	if err != nil {
 		b.Fatal(err)
 	}
-	sink, err := loki.New(loki.Config{URL: url, StructuredMetadata: metadata, Lanes: 2, Logger: log, Registerer: reg})
+	sink, err := loki.New(loki.Config{URL: url, StructuredMetadata: metadata, Logger: log, Registerer: reg})
 	if err != nil {
 		b.Fatal(err)
 	}
