@@ -51,7 +51,7 @@ type storeFacts struct {
 	PushErr error
 }
 
-// steps is how far a request has come, as net/http tells.
+// steps is how far a request has come, as httptrace tells.
 type steps struct {
 	Lookup       bool // a name was looked up
 	LookedUp     bool // and found, with
@@ -65,7 +65,8 @@ type steps struct {
 	HandshakeErr error
 }
 
-// tracer notes the steps. net/http calls it from goroutines of its own.
+// tracer notes the steps. It is called by several goroutines: several addresses of a
+// store are tried at once, and some do not end with the request.
 type tracer struct {
 	mu sync.Mutex
 	steps
