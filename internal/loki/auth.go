@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 )
 
 // lookEvery is how often a file with a secret is looked at for a change.
@@ -70,8 +69,8 @@ func (a *auth) read() error {
 		return fmt.Errorf("read the secret: %w", err)
 	}
 	s := strings.TrimSpace(string(b))
-	if s == "" || strings.ContainsFunc(s, unicode.IsControl) {
-		return fmt.Errorf("read the secret: %s must hold one line", a.file)
+	if s == "" || strings.ContainsFunc(s, isControl) {
+		return fmt.Errorf("read the secret: %s must hold one line, without control characters", a.file)
 	}
 	a.info = info
 	a.set(s)

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -144,11 +143,15 @@ func header(c *Config) (http.Header, error) {
 		if !token.MatchString(k) {
 			return nil, fmt.Errorf("headers: %q is not the name of a header", k)
 		}
-		if strings.ContainsFunc(v[0], unicode.IsControl) {
+		if strings.ContainsFunc(v[0], isControl) {
 			return nil, fmt.Errorf("headers: the value of %s has a control character or a line end", k)
 		}
 	}
 	return h, nil
 }
+
+// isControl tells what no header may have (RFC 9110, 5.5). The configuration's check
+// goes by the same.
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 var token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, 5.6.2

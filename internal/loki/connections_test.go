@@ -893,6 +893,7 @@ func TestRequest(t *testing.T) {
 		"raw in the path":  {url: "http://loki/a b/püsh", line: "/a%20b/p%C3%BCsh", host: "loki", address: "loki:80"},
 		"user, fragment":   {url: "http://me:secret@loki/push#there", line: "/push", host: "loki", address: "loki:80"},
 		"header":           {url: "http://loki/push", headers: map[string]string{"x-a": "b c"}, line: "/push", host: "loki", address: "loki:80", more: "X-A: b c\r\n"},
+		"beyond ASCII":     {url: "http://loki/push", headers: map[string]string{"x-a": "b\u0085ü"}, line: "/push", host: "loki", address: "loki:80", more: "X-A: b\u0085ü\r\n"}, // as the configuration allows
 		"no Authorization": {url: "http://me:secret@loki/push", headers: map[string]string{"Authorization": "other"}, line: "/push", host: "loki", address: "loki:80"},
 		"Authorization":    {url: "http://loki/push", headers: map[string]string{"Authorization": "other"}, line: "/push", host: "loki", address: "loki:80", more: "Authorization: other\r\n"},
 	} {
