@@ -205,8 +205,9 @@ func TestFairShare(t *testing.T) {
 		quick, quickFor = 48 << 20, 1500 * time.Millisecond
 		slow, slowFor   = 10 << 20, 5 * time.Second
 
-		// For so long a log that is being written to need not be looked at.
-		look = dispatch.DefaultBatchWait
+		// For so long a log that is being written to need not be looked at: the default of
+		// batch_wait, and what coarse timers come late.
+		look = 127 * time.Millisecond
 		// In front of a line are then the batch under way and one behind it, and it comes
 		// with its own; each is longer by what is read of a log at a time.
 		quantum = 512 << 10 // readBytes of internal/monitors

@@ -396,7 +396,7 @@ func TestStreamedKill9(t *testing.T) {
 		t.Logf("%s: %d of %d lines doubled", o.name, n, o.lines)
 		doubled += n
 	}
-	// A batch is as old as batch_wait at most where the store keeps up; ten times
+	// A batch is as old as batch_wait at most where the store keeps up; eight times
 	// that is for a machine that does not.
 	if most := kills * 3 * 1000; doubled > most {
 		t.Errorf("%d lines doubled, more than the %d of a second each time", doubled, most)
