@@ -54,8 +54,18 @@ func coarseTimers() error {
 	if err != nil {
 		return err
 	}
-	err = syscall.Exec(path, os.Args, append(os.Environ(), executedAgain+"=1")) //nolint:gosec // it is this program
-	return fmt.Errorf("execute %s once more: %w", path, err)
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	err = fmt.Errorf("execute %s once more: %w", path,
+		syscall.Exec(path, os.Args, append(os.Environ(), executedAgain+"=1"))) //nolint:gosec // it is this program
+	// Exec has put back the soft limit that the program was started with; the runtime
+	// had raised it to the hard one, which as many logs may need.
+	if back := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); back != nil {
+		err = errors.Join(err, fmt.Errorf("raise the limit of open files again: %w", back))
+	}
+	return err
 }
 
 // slackOfThread is the timer slack of the calling thread.

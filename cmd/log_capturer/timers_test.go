@@ -18,8 +18,15 @@ const askTimers = "LOG_CAPTURER_TEST_TIMERS"
 
 // sayTimers does what the value of askTimers says.
 func sayTimers(value string) {
-	if value == "loop" { // as if the kernel had forgotten over the execve(2)
+	switch value {
+	case "loop": // as if the kernel had forgotten over the execve(2)
 		_ = os.Setenv(executedAgain, "1")
+	case "refused": // an execve(2) with more than it takes
+		_ = os.Setenv("LOG_CAPTURER_TEST_LARGE", strings.Repeat("x", 1<<20))
+		before := openFiles()
+		err := coarseTimers()
+		fmt.Println(err, before > 256, openFiles() == before)
+		return
 	}
 	err := coarseTimers()
 	slack, _ := slackOfThread()
@@ -31,6 +38,30 @@ func sayTimers(value string) {
 		if err == nil {
 			fmt.Println("thread", strings.TrimSpace(string(ns)))
 		}
+	}
+}
+
+// openFiles is the soft limit of open files.
+func openFiles() uint64 {
+	var lim unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
+	return lim.Cur
+}
+
+// TestCoarseTimersRefused: where the program cannot be executed once more it goes on,
+// and may open as many files as before.
+func TestCoarseTimersRefused(t *testing.T) {
+	if slack, err := slackOfThread(); err != nil || slack >= timerSlack {
+		t.Skip("who started the tests has set the timer slack:", slack, err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -S -n 256 && exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), askTimers+"=refused", noRaceDelay)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if !strings.HasSuffix(string(out), " once more: argument list too long true true\n") {
+		t.Errorf("%s", out)
 	}
 }
 
