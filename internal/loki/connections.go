@@ -74,6 +74,7 @@ type connection struct {
 	r     *bufio.Reader // of limit
 	out   []byte        // the request up to the payload
 	used  time.Time     // last
+	whole bool          // the last request was sent and its answer read, all of both
 }
 
 // newConnections is for a URL that is reached without a proxy. header is that of all
@@ -232,11 +233,14 @@ func secure(ctx context.Context, tcp *net.TCPConn, t *tls.Config) (net.Conn, err
 	return conn, nil
 }
 
-// drop closes a connection on which nothing is to come any more. What the kernel has
-// not sent yet of a request that was given up is thrown away: it will be sent again. It
-// does without TLS's farewell, for which tls.Conn waits 5 s where the store reads nothing.
+// drop closes a connection on which nothing is to come any more: with a reset, unless
+// all has come. What the kernel has not sent yet of a request that was given up is
+// thrown away then: it will be sent again. It does without TLS's farewell, for which
+// tls.Conn waits 5 s where the store reads nothing.
 func (c *connection) drop() {
-	_ = c.tcp.SetLinger(0)
+	if !c.whole {
+		_ = c.tcp.SetLinger(0)
+	}
 	_ = c.tcp.Close()
 }
 
@@ -274,6 +278,7 @@ func (c *connection) quiet() bool {
 
 // post sends a request and reads the answer. keep tells that another may follow.
 func (c *connection) post(request []byte, l *lane, authorization string, payload []byte) (a reply, keep bool, err error) {
+	c.whole = false
 	b := c.out[:0]
 	b = append(b, request...)
 	if authorization != "" {
@@ -303,7 +308,8 @@ func (c *connection) post(request []byte, l *lane, authorization string, payload
 	}
 	a.status, a.header = res.StatusCode, res.Header
 	a.cut, err = l.read(res.Body)
-	return a, err == nil && sent == nil && !a.cut && !res.Close && a.status != http.StatusSwitchingProtocols, err
+	c.whole = err == nil && sent == nil && !a.cut
+	return a, c.whole && !res.Close && a.status != http.StatusSwitchingProtocols, err
 }
 
 // answer reads the header of the answer that counts. It is of a POST, which is all

@@ -401,6 +401,39 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestEnd: a store that closes behind its answer sees an end, one whose answer was not
+// waited for a reset, so that it gets nothing more of the request.
+func TestEnd(t *testing.T) {
+	bothWays(t, func(t *testing.T, store, ours *tls.Config) {
+		for name, answers := range map[string]bool{"answered": true, "given up": false} {
+			t.Run(name, func(t *testing.T) {
+				asked, seen := make(chan struct{}), make(chan error, 1)
+				b := serve(t, store, func(_ int, p *peer) {
+					_, _, _ = p.request()
+					close(asked)
+					if answers {
+						p.say("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+					}
+					_, err := io.Copy(io.Discard, p.tcp)
+					seen <- err
+				})
+				c := connect(t, b, ours)
+				ctx, cancel := context.WithCancel(soon(t))
+				defer cancel()
+				if !answers {
+					go func() { <-asked; cancel() }()
+				}
+				if _, err := c.post(ctx, new(lane), "", []byte("x")); (err == nil) != answers {
+					t.Fatal(err)
+				}
+				if err := <-seen; (err == nil) != answers || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("it sees %v", err)
+				}
+			})
+		}
+	})
+}
+
 // TestEndlessAnswer: an answer that goes on and on is left when enough of it is read.
 func TestEndlessAnswer(t *testing.T) {
 	for name, text := range map[string]string{

@@ -155,8 +155,9 @@ func (n nameNote) startedAgain(c ContainerLogFileInfo) nameNote {
 
 // startTold is more than the start that Docker tells is later than the first line of
 // a run: it looks at the clock only when the process has been started. A quick one has
-// written some lines until then (measured on a busy machine: up to 3 ms).
-const startTold = 50 * time.Millisecond
+// written some lines until then (measured on a very busy machine, in 120 starts: up to
+// 105 ms).
+const startTold = 250 * time.Millisecond
 
 // runSince is the time from which on a log's entries are of its latest run, where the
 // start before that was known (zero: it had never been started). The first ones may be
