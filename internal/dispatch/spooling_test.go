@@ -154,10 +154,11 @@ func TestSpoolingGoroutines(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{Spool: openSpool(t, dir, 0)})
-		r.setPush(r.takeAll)
 		passTime(time.Minute)
-		if got := r.delivered(); !slices.Equal(got, []string{"o:2"}) {
-			t.Errorf("%q", got)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.pushes) != 1 || !slices.Equal(r.pushes[0].lines, []string{"o:2"}) {
+			t.Errorf("%+v", r.pushes)
 		}
 	})
 }

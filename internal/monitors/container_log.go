@@ -84,7 +84,7 @@ func (c *LogConfig) newLog(info ContainerLogFileInfo, method string) (containerL
 	lg.src = c.source(info, names.name, method, lg.stats)
 	starts := startNames{names: names}
 	if names.before != "" {
-		starts.coming = &nextStart{src: lg.src, since: names.since, note: lg.note}
+		starts.coming = &nextStart{src: lg.src, since: names.since, ended: names.since, note: lg.note}
 		lg.src, lg.note = c.source(info, names.before, method, lg.stats), saved.Note
 	}
 	if info.Created.Before(c.FirstStart) {
@@ -185,17 +185,24 @@ func (s *startNames) startedAgain(c *LogConfig, lg *containerLog, info Container
 	if !s.names.started.Before(info.StartedAt) {
 		return false
 	}
-	since := runSince(s.names.started, info)
+	since, exact := runSince(info)
+	ended := since
+	if !exact && s.names.name == info.Name {
+		// A line that is open may be of either run, and it is not worth being cut in two:
+		// it ends by itself, at the latest when the log of this run, which is over, does.
+		ended = 0
+	}
 	s.names = s.names.startedAgain(info)
 	s.coming = s.coming.then(&nextStart{
-		src: c.source(info, info.Name, lg.method(), lg.stats), since: since, note: s.names.String(),
+		src: c.source(info, info.Name, lg.method(), lg.stats), since: since, ended: ended, note: s.names.String(),
 	})
 	return true
 }
 
 // stopAt says that nothing is captured from the container's present start on.
 func (s *startNames) stopAt(info ContainerLogFileInfo) {
-	s.coming = &nextStart{since: runSince(s.names.started, info)}
+	since, _ := runSince(info)
+	s.coming = &nextStart{since: since}
 }
 
 // hand gives the reader what has come.
@@ -210,6 +217,7 @@ func (s *startNames) hand(lg *containerLog) {
 type nextStart struct {
 	src   *entry.Source // nil: nothing is captured from there on
 	since int64
+	ended int64 // lines begun before that are ended there: their process is no more
 	note  string
 }
 
@@ -217,7 +225,7 @@ type nextStart struct {
 // none, has not been met in the log yet.
 func (n *nextStart) then(later *nextStart) *nextStart {
 	if n != nil && n.src != nil && later.src != nil && n.src.Name == later.src.Name {
-		later.since = n.since
+		later.since, later.ended = n.since, n.ended
 	}
 	return later
 }

@@ -316,8 +316,8 @@ const ReasonMalformed = "malformed"
 // container's latest start. The lane stays: two lanes would not keep the order.
 func (j *joiner) switchSource(lg *containerLog, b *entry.Batch, seq, at int64) {
 	for s := range lg.streams {
-		if lg.streams[s].fragT < lg.next.since {
-			j.endLine(lg, b, entry.Stream(s), 0) // that process is no more
+		if lg.streams[s].fragT < lg.next.ended {
+			j.endLine(lg, b, entry.Stream(s), 0)
 		}
 	}
 	j.endSection(lg, b, seq, at)

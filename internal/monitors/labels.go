@@ -150,27 +150,23 @@ func (n nameNote) startedAgain(c ContainerLogFileInfo) nameNote {
 		n.started = c.StartedAt
 		return n
 	}
-	return nameNote{name: c.Name, started: c.StartedAt, before: n.name, since: runSince(n.started, c)}
+	since, _ := runSince(c)
+	return nameNote{name: c.Name, started: c.StartedAt, before: n.name, since: since}
 }
 
-// startTold is more than the start that Docker tells is later than the first line of
-// a run: it looks at the clock only when the process has been started. A quick one has
-// written some lines until then (measured on a very busy machine, in 120 starts: up to
-// 105 ms).
-const startTold = 250 * time.Millisecond
-
-// runSince is the time from which on a log's entries are of its latest run, where the
-// start before that was known (zero: it had never been started). The first ones may be
-// older than the start that Docker tells, so that of the exit before is taken as long as
-// it is known: Docker keeps the last exit only.
-func runSince(before time.Time, c ContainerLogFileInfo) int64 {
+// runSince is the time from which on a log's entries are of its latest run. The first
+// ones may be older than the start that Docker tells, which looks at the clock only when
+// the process has been started (by up to 105 ms, in 120 starts on a very busy machine), so
+// that of the exit before is taken as long as it is known: Docker keeps the last exit
+// only. exact is false if it is not.
+func runSince(c ContainerLogFileInfo) (since int64, exact bool) {
 	switch {
-	case before.IsZero(), c.Running && c.FinishedAt.IsZero():
-		return 0
 	case !c.Running:
-		return c.StartedAt.Add(-startTold).UnixNano()
+		return c.StartedAt.UnixNano(), false
+	case c.FinishedAt.IsZero():
+		return 0, true
 	}
-	return c.FinishedAt.UnixNano()
+	return c.FinishedAt.UnixNano(), true
 }
 
 // shortID is an ID as docker ps shows it, for messages.
