@@ -18,8 +18,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeEngine speaks as much of the Engine API as the package uses, over pipes,
 // so that it works inside a synctest bubble with its fake clock.
 type fakeEngine struct {
-	conns chan net.Conn
-	subs  chan *subscription // every accepted /events, in order
+	conns  chan net.Conn
+	closed chan struct{}
+	subs   chan *subscription // every accepted /events, in order
 
 	mu       sync.Mutex
 	requests []string                    // "METHOD /path"
@@ -40,7 +41,7 @@ type subscription struct {
 func newFakeEngine(t *testing.T) *fakeEngine {
 	t.Helper()
 	e := &fakeEngine{
-		conns: make(chan net.Conn), subs: make(chan *subscription, 1000), version: "1.41",
+		conns: make(chan net.Conn), closed: make(chan struct{}), subs: make(chan *subscription, 1000), version: "1.41",
 		hooks: map[string]http.HandlerFunc{}, inspect: map[string]map[string]any{},
 	}
 	srv := &http.Server{Handler: e}
@@ -52,13 +53,14 @@ func newFakeEngine(t *testing.T) *fakeEngine {
 
 // Accept, Close and Addr make the engine a net.Listener.
 func (e *fakeEngine) Accept() (net.Conn, error) {
-	c, ok := <-e.conns
-	if !ok {
+	select {
+	case c := <-e.conns:
+		return c, nil
+	case <-e.closed:
 		return nil, net.ErrClosed
 	}
-	return c, nil
 }
-func (e *fakeEngine) Close() error   { close(e.conns); return nil }
+func (e *fakeEngine) Close() error   { close(e.closed); return nil }
 func (e *fakeEngine) Addr() net.Addr { return &net.UnixAddr{Name: "fake", Net: "unix"} }
 
 func (e *fakeEngine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -72,6 +74,8 @@ func (e *fakeEngine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	select {
 	case e.conns <- there:
 		return here, nil
+	case <-e.closed: // a client that is about to be closed may still dial
+		return nil, net.ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

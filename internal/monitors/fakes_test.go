@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -379,4 +380,16 @@ func (f *fixture) ack(lines []shipped) {
 			}
 		}
 	}
+}
+
+// ourGoroutines counts those that have something of this project on their stacks.
+// runtime.NumGoroutine will not do: the runtime's own come and go.
+func ourGoroutines() (n int) {
+	stacks := make([]byte, 4<<20)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		if strings.Contains(stack, "log_capturer/internal/") {
+			n++
+		}
+	}
+	return n
 }

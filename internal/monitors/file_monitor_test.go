@@ -612,10 +612,10 @@ func TestFileMonitorThousandLogs(t *testing.T) {
 	}
 	add(0, 1)
 	f.until(1)
-	before := runtime.NumGoroutine()
+	before := ourGoroutines()
 	add(1, logs)
 	f.until(logs - 1)
-	if now := runtime.NumGoroutine(); now > before {
+	if now := ourGoroutines(); now > before {
 		t.Errorf("%d goroutines with one log, %d with %d", before, now, logs)
 	}
 	if h := f.m.Health(); h.FilesMonitored != logs || h.FilesHeld != logs || h.UnreadBytes != 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -688,7 +687,7 @@ func TestStreamThousandStartsAndStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStreaming(t, nil)
 		s.run("stays")
-		before := runtime.NumGoroutine()
+		before := ourGoroutines()
 		lines := 0
 		for i := range 1000 {
 			id := fmt.Sprintf("c%d", i)
@@ -707,7 +706,7 @@ func TestStreamThousandStartsAndStops(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		lines += len(s.lines())
-		if after := runtime.NumGoroutine(); after != before {
+		if after := ourGoroutines(); after != before {
 			t.Errorf("%d goroutines, %d before", after, before)
 		}
 		if _, open := s.api.tries("stays"); open != 1 {
