@@ -610,13 +610,14 @@ func TestFileMonitorThousandLogs(t *testing.T) {
 			f.m.add(info)
 		}
 	}
-	add(0, 1)
-	f.until(1)
+	const few = 20 // in both lanes, so that all goroutines have been begun
+	add(0, few)
+	f.until(few)
 	before := ourGoroutines()
-	add(1, logs)
-	f.until(logs - 1)
+	add(few, logs)
+	f.until(logs - few)
 	if now := ourGoroutines(); now > before {
-		t.Errorf("%d goroutines with one log, %d with %d", before, now, logs)
+		t.Errorf("%d goroutines with %d logs, %d with %d", before, few, now, logs)
 	}
 	if h := f.m.Health(); h.FilesMonitored != logs || h.FilesHeld != logs || h.UnreadBytes != 0 {
 		t.Errorf("%+v", h)
