@@ -278,8 +278,12 @@ func (m *StreamMonitor) add(info ContainerLogFileInfo) {
 		if again {
 			lg.noLog = false
 		}
-		if again && !running || lg.running && (again || !running) {
-			lg.exits++ // nobody has told
+		// Nobody has told: of the run that was known, and of one that came and went since.
+		if lg.running && (again || !running) {
+			lg.exits++
+		}
+		if again && !running {
+			lg.exits++
 		}
 		if lg.fails > 0 {
 			lg.retryAt = time.Time{} // the engine answers: no reason to wait any longer

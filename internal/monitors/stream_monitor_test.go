@@ -625,6 +625,46 @@ func TestStreamExcluded(t *testing.T) {
 	})
 }
 
+// Exits of which nobody has told are counted by what an inspection shows: of a run that
+// came and went unseen, too, so that its log is read although that of the run before was.
+func TestStreamExitsCounted(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		exited         bool // the agent was told of the first run's exit
+		again, running bool // what is seen then
+		want           int
+	}{
+		{"still runs", false, false, true, 0},
+		{"has exited", false, false, false, 1},
+		{"has started again", false, true, true, 1},
+		{"has started again and exited", false, true, false, 2},
+		{"exit told", true, false, false, 1},
+		{"exit told, has started again", true, true, true, 1},
+		{"exit told, has started again and exited", true, true, false, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newStreaming(t, nil)
+				s.run("a")
+				if c.exited {
+					s.m.containerExited("a")
+				}
+				info := s.info("a")
+				info.Running = c.running
+				if c.again {
+					info.StartedAt, info.FinishedAt = at(20), at(10)
+				}
+				s.m.add(info)
+				s.m.mu.Lock()
+				defer s.m.mu.Unlock()
+				if got := s.m.logs["a"].exits; got != c.want {
+					t.Errorf("%d exits, want %d", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 // Streams that break off now and then are not tried ever more slowly.
 func TestStreamCutNowAndThen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
