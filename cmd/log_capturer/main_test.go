@@ -412,6 +412,23 @@ func TestHangup(t *testing.T) {
 	})
 }
 
+// startAgent starts the command as a process of its own, with an agent as actAs says, and
+// gives what it writes: standard output line by line, standard error when it has ended.
+func startAgent(ctx context.Context, t *testing.T, mode, config string, stdin io.Reader) (cmd *exec.Cmd, lines *bufio.Scanner, stderr *bytes.Buffer) {
+	t.Helper()
+	cmd, stderr = exec.CommandContext(ctx, os.Args[0], "-config", config), new(bytes.Buffer)
+	cmd.Env = append(os.Environ(), actAs+"="+mode, noRaceDelay)
+	cmd.Stdin, cmd.Stderr = stdin, stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, bufio.NewScanner(stdout), stderr
+}
+
 // TestSignalsOfAProcess sends real signals to a real process and looks at its
 // exit status.
 func TestSignalsOfAProcess(t *testing.T) {
@@ -429,18 +446,7 @@ func TestSignalsOfAProcess(t *testing.T) {
 		{"deaf", syscall.SIGTERM, os.Interrupt, 1},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // for a machine that is busy
-		cmd := exec.CommandContext(ctx, os.Args[0], "-config", ok)
-		cmd.Env = append(os.Environ(), actAs+"="+c.mode, noRaceDelay)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(stdout)
+		cmd, lines, stderr := startAgent(ctx, t, c.mode, ok, nil)
 		expect := func(want string) {
 			t.Helper()
 			if !lines.Scan() || lines.Text() != want {
@@ -467,14 +473,14 @@ func TestSignalsOfAProcess(t *testing.T) {
 		}
 		_ = cmd.Wait() // the status is looked at
 		if got := cmd.ProcessState.ExitCode(); got != c.status {
-			t.Errorf("%s: status %d, want %d; %s", c.mode, got, c.status, &stderr)
+			t.Errorf("%s: status %d, want %d; %s", c.mode, got, c.status, stderr)
 		}
 		last := "log_capturer has stopped"
 		if c.status != 0 {
 			last = errCutShort.Error()
 		}
 		if !strings.Contains(stderr.String(), last) || !strings.Contains(stderr.String(), "stopping: what is under way") {
-			t.Errorf("%s: stderr: %s", c.mode, &stderr)
+			t.Errorf("%s: stderr: %s", c.mode, stderr)
 		}
 		cancel()
 	}

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,27 +112,19 @@ func TestCoarseTimers(t *testing.T) {
 // TestConfigurationFromPipe: what can be read only once is read only once, though the
 // program is executed twice.
 func TestConfigurationFromPipe(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-config", "/dev/stdin")
-	cmd.Env = append(os.Environ(), actAs+"=drains", noRaceDelay)
-	cmd.Stdin = strings.NewReader("sinks: {stdout: {enabled: true}}\n") // exec makes a pipe of it
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if lines := bufio.NewScanner(stdout); !lines.Scan() || lines.Text() != "running" {
+	text := strings.NewReader("sinks: {stdout: {enabled: true}}\n") // exec makes a pipe of it
+	cmd, lines, stderr := startAgent(t.Context(), t, "drains", "/dev/stdin", text)
+	if !lines.Scan() || lines.Text() != "running" {
 		t.Errorf("it does not run: %q", lines.Text())
 	} else if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
-	if _, err := io.Copy(io.Discard, stdout); err != nil {
+	for lines.Scan() { // until it has closed its output
+	}
+	if err := lines.Err(); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v: %s", err, &stderr)
+		t.Errorf("%v: %s", err, stderr)
 	}
 }
