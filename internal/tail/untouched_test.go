@@ -125,22 +125,25 @@ func TestUntouched(t *testing.T) {
 	}
 }
 
-// TestUntouchedOffset: half a line that has been looked at is nothing new; what the
-// reader goes back to is.
-func TestUntouchedOffset(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	write(t, path, "one\nha")
-	l := mustOpen(t, path, Options{Settled: -1})
-	drain(t, l, 100)
-	check(t, l, Unchanged)
-	if !l.Untouched() {
-		t.Error("touched")
-	}
-	path += ".whole"
-	write(t, path, "one\n")
+// lookedAt gives a log that has been read as far as it goes, and then looked at.
+func lookedAt(t *testing.T, text string) (path string, l *Log) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "log")
+	write(t, path, text)
 	l = mustOpen(t, path, Options{Settled: -1})
 	drain(t, l, 100)
 	check(t, l, Unchanged)
+	return path, l
+}
+
+// TestUntouchedOffset: half a line that has been looked at is nothing new; what the
+// reader goes back to is.
+func TestUntouchedOffset(t *testing.T) {
+	_, l := lookedAt(t, "one\nha")
+	if !l.Untouched() {
+		t.Error("touched")
+	}
+	_, l = lookedAt(t, "one\n")
 	if ok, err := l.SeekTo(l.Seq(), 0); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
@@ -151,11 +154,7 @@ func TestUntouchedOffset(t *testing.T) {
 
 // TestUntouchedNewFile: what was said of a file is not said of the next.
 func TestUntouchedNewFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	write(t, path, "one\n")
-	l := mustOpen(t, path, Options{Settled: -1})
-	drain(t, l, 100)
-	check(t, l, Unchanged)
+	path, l := lookedAt(t, "one\n")
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
