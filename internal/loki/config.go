@@ -9,11 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/http/httpguts"
 )
 
 // Config is what a Client needs to know. The zero values of BatchBytes, Timeout
@@ -140,7 +140,7 @@ func header(c *Config) (http.Header, error) {
 		h.Set("X-Scope-OrgID", c.TenantID)
 	}
 	for k, v := range h {
-		if !token.MatchString(k) {
+		if !httpguts.ValidHeaderFieldName(k) {
 			return nil, fmt.Errorf("headers: %q is not the name of a header", k)
 		}
 		if strings.ContainsFunc(v[0], isControl) {
@@ -153,5 +153,3 @@ func header(c *Config) (http.Header, error) {
 // isControl tells what no header may have (RFC 9110, 5.5). The configuration's check
 // goes by the same.
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-
-var token = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$") // RFC 9110, 5.6.2
