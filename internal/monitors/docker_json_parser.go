@@ -70,6 +70,11 @@ const (
 	// the next store overwrite the surplus.
 	jsonMinRoom = 24
 
+	// jsonText takes texts in blocks of jsonBlock bytes, at most jsonMaxBlocks at once, so
+	// that not much more than the text is looked at. Both are for speed only.
+	jsonBlock     = 64
+	jsonMaxBlocks = 8
+
 	// jsonMaxDepth bounds nesting inside attrs and unknown keys. Docker's attrs
 	// are one flat object.
 	jsonMaxDepth = 64
@@ -135,7 +140,8 @@ var jsonSimpleEscapes = [256]byte{
 
 // jsonFastLine parses an entry in exactly the form in which Docker writes it:
 // log, stream, perhaps attrs, time in UTC, no spaces, newline. It goes over the
-// bytes once. At anything else it gives up, leaves the fields of l undefined
+// bytes once, where the processor can (jsonVectors) over 64 of the text at a time, else and
+// for what jsonText leaves over 16. At anything else it gives up, leaves the fields of l undefined
 // and returns the arena at its old length (it may have been moved).
 func jsonFastLine(l *DockerJSONLogLine, data, arena []byte) (n int, newArena []byte, ok bool) {
 	if len(data) < 64 || string(data[:8]) != jsonEntryStart {
@@ -144,11 +150,25 @@ func jsonFastLine(l *DockerJSONLogLine, data, arena []byte) (n int, newArena []b
 	start := len(arena)
 	dst := arena[:cap(arena)]
 	i, j := len(jsonEntryStart), start // next byte to read, to write
-	high := uint64(0)                  // all text or-ed: is any byte not ASCII?
+	high := uint64(0)                  // the top bit of some byte is set: not all of the text is ASCII
 	fragment := true
 
 text:
 	for {
+		for jsonVectors && len(data)-i > jsonBlock {
+			most := min((len(data)-i)/jsonBlock, jsonMaxBlocks) * jsonBlock
+			if j+most > len(dst) {
+				dst = jsonGrow(dst, j, most)
+			}
+			read, wrote, some := jsonText(&dst[j], &data[i], most/jsonBlock)
+			i, j = i+read, j+wrote
+			if some != 0 {
+				high = 0x8080808080808080
+			}
+			if read < most-1 { // it met something
+				break
+			}
+		}
 		// Two words a round; each is stored whole, then cut back at the first
 		// special byte. A valid entry has more than 16 bytes after its text.
 		for {
@@ -156,7 +176,7 @@ text:
 				return 0, dst[:start], false
 			}
 			if j+jsonMinRoom > len(dst) {
-				dst = jsonGrow(dst, j)
+				dst = jsonGrow(dst, j, 1024)
 			}
 			s, d := data[i:i+16], dst[j:j+jsonMinRoom]
 			w := binary.LittleEndian.Uint64(s)
@@ -274,12 +294,12 @@ text:
 	return i + size + 3, dst[:j], true
 }
 
-// jsonGrow makes room behind the first n bytes of buf and returns it at its
+// jsonGrow makes room for as many bytes behind the first n of buf and returns it at its
 // full capacity. Growth is proportional, so a batch's arena soon stops growing.
 //
 //go:noinline
-func jsonGrow(buf []byte, n int) []byte {
-	buf = slices.Grow(buf[:n], 1024)
+func jsonGrow(buf []byte, n, room int) []byte {
+	buf = slices.Grow(buf[:n], room)
 	return buf[:cap(buf)]
 }
 

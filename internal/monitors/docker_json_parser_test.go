@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,11 +69,27 @@ type jsonParsed struct {
 	Err      error
 }
 
-// jsonParseAll parses all of data, and checks what must hold for every call.
-func jsonParseAll(t interface {
+type jsonTester interface {
 	Helper()
 	Fatalf(string, ...any)
-}, l *DockerJSONLogLine, data []byte) []jsonParsed {
+}
+
+// jsonParseAll parses all of data, and checks what must hold for every call. A processor
+// with vectors has to come to what one without does.
+func jsonParseAll(t jsonTester, l *DockerJSONLogLine, data []byte) []jsonParsed {
+	t.Helper()
+	all := jsonParseEach(t, l, data)
+	if jsonVectors {
+		jsonVectors = false
+		defer func() { jsonVectors = true }()
+		if without := jsonParseEach(t, &DockerJSONLogLine{}, data); !slices.Equal(all, without) {
+			t.Fatalf("of %q\nwith vectors %+v\nwithout      %+v", data, all, without)
+		}
+	}
+	return all
+}
+
+func jsonParseEach(t jsonTester, l *DockerJSONLogLine, data []byte) []jsonParsed {
 	t.Helper()
 	const before = "arena before\n"
 	var all []jsonParsed
@@ -423,6 +440,10 @@ func TestParseDockerJSONLogLineTime(t *testing.T) {
 // TestJSONFastLineTakesDockersEntries makes sure that what Docker writes all the
 // time does not go the careful way unnoticed.
 func TestJSONFastLineTakesDockersEntries(t *testing.T) {
+	withAndWithoutVectors(t, testJSONFastLineTakesDockersEntries)
+}
+
+func testJSONFastLineTakesDockersEntries(t *testing.T) {
 	at := time.Date(2025, 11, 7, 12, 0, 0, 123456789, time.UTC)
 	for _, line := range []string{
 		string(jsonDockerEntry(nil, "\n", "stdout", "", at)),
@@ -441,6 +462,10 @@ func TestJSONFastLineTakesDockersEntries(t *testing.T) {
 
 // TestParseDockerJSONLogLineArena tries each amount of room in the arena.
 func TestParseDockerJSONLogLineArena(t *testing.T) {
+	withAndWithoutVectors(t, testParseDockerJSONLogLineArena)
+}
+
+func testParseDockerJSONLogLineArena(t *testing.T) {
 	const text = "a \"text\"\twith <some> escapes, {\"fifteen letters\":\"b\",\"cd\":\"ef\",\"\":\"\"}, ä, € and \u2028, longer than a few words"
 	line := string(jsonDockerEntry(nil, text+"\n", "stdout", "", time.Unix(1e9, 1)))
 	for _, in := range []string{line, " " + line} {
@@ -459,6 +484,10 @@ func TestParseDockerJSONLogLineArena(t *testing.T) {
 }
 
 func TestParseDockerJSONLogLineAllocatesNothing(t *testing.T) {
+	withAndWithoutVectors(t, testParseDockerJSONLogLineAllocatesNothing)
+}
+
+func testParseDockerJSONLogLineAllocatesNothing(t *testing.T) {
 	at := time.Date(2025, 11, 7, 12, 0, 0, 123456789, time.UTC)
 	entryOf := func(log, stream, attrs string) string { return string(jsonDockerEntry(nil, log, stream, attrs, at)) }
 	for name, line := range map[string]string{
