@@ -92,20 +92,24 @@ func newRates(now time.Time) *rates {
 }
 
 func (r *rates) sample(now time.Time, all []*entry.Stats) {
-	c := counters{now, make(map[*entry.Stats]lineCounts, len(all))}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := counters{now, r.older.lines} // the memory of those that nobody asks for any more
+	if c.lines == nil {
+		c.lines = make(map[*entry.Stats]lineCounts, len(all))
+	}
+	clear(c.lines)
 	for _, s := range all {
 		c.lines[s] = lineCounts{s.Read.Load(), s.Delivered.Load()}
 	}
-	r.mu.Lock()
 	r.older, r.last = r.last, c
-	r.mu.Unlock()
 }
 
 // at gives the rate of each container, in the same order.
 func (r *rates) at(now time.Time, all []monitors.ContainerStatus) []rate {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	older := r.older
-	r.mu.Unlock()
 	out := make([]rate, len(all))
 	// A moment is too short to tell.
 	seconds := max(now.Sub(older.at).Seconds(), 1)

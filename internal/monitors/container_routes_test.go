@@ -121,7 +121,7 @@ func TestContainerMonitorSelection(t *testing.T) {
 	}
 	c.write("web", jsonEntry("stdout", "hush\n", at(23)))
 	c.resync()
-	c.m.poll(nil)
+	c.m.poll()
 	if got := c.work(); len(got) != 0 || len(c.monitored()) != 0 {
 		t.Errorf("%+v, %q", got, c.monitored())
 	}
@@ -170,7 +170,7 @@ func TestContainerMonitorBreaker(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 40 {
-		c.m.poll(nil)
+		c.m.poll()
 		c.work()
 		c.post()
 		c.due("a")

@@ -493,7 +493,7 @@ func TestContainerMonitorEvents(t *testing.T) {
 		t.Errorf("forgotten while its lines are on their way: %q", got)
 	}
 	c.ack(lines)
-	c.m.poll(nil)
+	c.m.poll()
 	if got := c.store.Keys(); len(got) != 0 {
 		t.Errorf("positions: %q", got)
 	}
@@ -523,7 +523,7 @@ func TestContainerMonitorDieStartRename(t *testing.T) {
 	c.engine.set(d)
 	c.event(docker.ActionStart, "a")
 	c.write("a", jsonEntry("stdout", "2\n", at(21)))
-	c.m.poll(nil)
+	c.m.poll()
 	lines := c.work()
 	if len(lines) != 1 || lines[0].text != "2" || lines[0].name != "b" {
 		t.Errorf("%+v", lines)

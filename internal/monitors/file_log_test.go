@@ -250,7 +250,7 @@ func TestPlaceOfALineBegunBeforeATruncation(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.write("c", jsonEntry("stdout", "gun\n", at(2)), jsonEntry("stdout", "new\n", at(3)))
-	f.m.poll(nil)
+	f.m.poll()
 	f.m.tick(nil)
 	got := f.work()
 	if len(got) != 2 || got[0].text != "begun" || got[0].place != (entry.Place{}) || got[1].text != "new" {
@@ -416,9 +416,9 @@ func TestReadFromEnd(t *testing.T) {
 	f.work()
 	f.write("c", jsonEntry("stdout", "new\n", at(1)))
 	f.write("later", jsonEntry("stdout", "first\n", at(1)))
-	f.m.poll(nil)
+	f.m.poll()
 	f.m.tick(nil)
-	f.m.poll(nil)
+	f.m.poll()
 	if got := texts(f.work()); len(got) != 2 || got[0] == "old" || got[1] == "old" {
 		t.Errorf("got %q", got)
 	}
@@ -444,7 +444,7 @@ func TestTruncation(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.write("c", jsonEntry("stdout", "3\n", at(3)))
-	f.m.poll(nil)
+	f.m.poll()
 	f.m.tick(nil)
 	lines := f.work()
 	if got := texts(lines); !reflect.DeepEqual(got, []string{"3"}) {
@@ -503,12 +503,12 @@ func TestLabelSwitch(t *testing.T) {
 	info.Name = "new"
 	f.m.add(info) // renamed, not started again
 	f.write("c", jsonEntry("stderr", "2\n", at(3)))
-	f.m.poll(nil)
+	f.m.poll()
 	lines = append(lines, f.work()...)
 	info.FinishedAt, info.StartedAt = at(10), at(20)
 	f.m.add(info)
 	f.write("c", jsonEntry("stdout", "3\n", at(15)), jsonEntry("stderr", "4\n", at(25)))
-	f.m.poll(nil)
+	f.m.poll()
 	lines = append(lines, f.work()...)
 	want := []string{"1 old", "2 old", "open old", "3 new", "4 new"}
 	names := func(lines []shipped) (out []string) {

@@ -1,6 +1,7 @@
 package monitors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,6 +125,7 @@ type FileMonitor struct {
 
 	mu     sync.Mutex
 	logs   map[string]*fileLog   // by container ID
+	order  []*fileLog            // for inOrder; nil: not known
 	byWD   map[int]*fileLog      // by watch
 	active map[*fileLog]struct{} // those that the next tick looks at: stateActive
 	// ticking: watchLoop will look at active at the next tick, unasked.
@@ -187,7 +189,7 @@ type schedule struct {
 	// that could not see the path, or its directory, though the container is
 	// there.
 	quiet, unseen int
-	turn          int // for looksByPath
+	turn          int // for looksByPath and inOrder; later ones are higher
 	// fails and retryAt are of stateClosed and stateFailed.
 	fails   int
 	retryAt time.Time
@@ -259,6 +261,7 @@ func (m *FileMonitor) Run(ctx context.Context) error {
 		}
 	}
 	clear(m.logs)
+	m.order = nil
 	clear(m.active)
 	return errors.Join(err, m.wake.close())
 }
@@ -285,6 +288,7 @@ func (m *FileMonitor) add(info ContainerLogFileInfo) {
 	lg.wd, lg.exited, lg.lane, lg.current = -1, !info.Running, lg.src.Lane, lg.src
 	m.mu.Lock()
 	m.logs[info.ID] = lg
+	m.order = nil
 	lg.turn = m.turns
 	m.turns++
 	m.mu.Unlock()
@@ -457,6 +461,7 @@ func (m *FileMonitor) drop(lg *fileLog, reason lossReason) {
 	lg.state = stateGone
 	if m.logs[lg.id] == lg {
 		delete(m.logs, lg.id)
+		m.order = nil
 	}
 	delete(m.active, lg)
 	delete(m.failed, lg)
@@ -720,7 +725,7 @@ func (m *FileMonitor) watchLoop(ctx context.Context) error {
 		lately = lately || len(events) > 0
 		if overflow || !now.Before(nextPoll) {
 			nextPoll = now.Add(pollInterval)
-			if logs, overflow = m.poll(logs[:0]); overflow {
+			if overflow = m.poll(); overflow {
 				nextPoll = now
 			}
 		}
@@ -943,14 +948,11 @@ func (m *FileMonitor) changeWatches(logs []*fileLog) {
 }
 
 // poll is the safety net: it looks at every log, and counts what notifications
-// should have told. It reports whether some of those were lost meanwhile. logs is
-// memory to use.
-func (m *FileMonitor) poll(logs []*fileLog) (_ []*fileLog, overflow bool) {
+// should have told. It reports whether some of those were lost meanwhile.
+func (m *FileMonitor) poll() (overflow bool) {
 	now := time.Now()
 	m.mu.Lock()
-	for _, lg := range m.logs {
-		logs = append(logs, lg)
-	}
+	logs := m.inOrder()
 	m.polls++
 	polls := m.polls
 	m.mu.Unlock()
@@ -1001,7 +1003,7 @@ func (m *FileMonitor) poll(logs []*fileLog) (_ []*fileLog, overflow bool) {
 		}
 	}
 	if len(suspects) == 0 {
-		return logs, false
+		return false
 	}
 	// What has been told meanwhile was not missed.
 	var told map[*fileLog]bool
@@ -1022,7 +1024,18 @@ func (m *FileMonitor) poll(logs []*fileLog) (_ []*fileLog, overflow bool) {
 		}
 		m.handleLogRotation(lg)
 	}
-	return logs, overflow
+	return overflow
+}
+
+// inOrder gives the logs in the order in which they came. It matters to nobody but the
+// processor: what the kernel and this process know of logs that came one after the other
+// mostly lies so in memory, too, and in that order half as much is waited for. The
+// slice must not be changed; it may be used without mu, which is held here.
+func (m *FileMonitor) inOrder() []*fileLog {
+	if m.order == nil {
+		m.order = slices.SortedFunc(maps.Values(m.logs), func(a, b *fileLog) int { return cmp.Compare(a.turn, b.turn) })
+	}
+	return m.order
 }
 
 // looksByPath decides whether a poll looks at a log by its path although its file may
@@ -1242,18 +1255,18 @@ func (m *FileMonitor) Health() FileHealth {
 		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed), FailedBy: m.failed.longest(),
 		GapAt: m.gapAt, LostAt: m.lostAt, MalformedAt: m.cfg.Lines.malformedAt(),
 	}
-	tails := make([]*tail.Log, 0, len(m.logs))
-	for _, lg := range m.logs {
-		if lg.tail != nil {
-			tails = append(tails, lg.tail)
+	logs := m.inOrder()
+	m.mu.Unlock()
+	for _, lg := range logs {
+		m.mu.Lock()
+		t, held := lg.tail, lg.state == stateHeld
+		m.mu.Unlock()
+		if t != nil {
+			h.UnreadBytes += t.Unread()
 		}
-		if lg.state == stateHeld {
+		if held {
 			h.Held++
 		}
-	}
-	m.mu.Unlock()
-	for _, t := range tails {
-		h.UnreadBytes += t.Unread()
 	}
 	return h
 }

@@ -269,7 +269,7 @@ func TestFileMonitorExitMeetsStart(t *testing.T) {
 	}
 	f.write("c", jsonEntry("stdout", "2\n", at(2)))
 	lines := f.work()
-	f.m.poll(nil)
+	f.m.poll()
 	f.m.tick(nil)
 	lines = append(lines, f.work()...)
 	if len(lines) != 1 || lines[0].span.Seq == 0 {
@@ -748,7 +748,7 @@ func TestFileMonitorStartWhileLettingGo(t *testing.T) {
 	f.m.containerExited("a")
 	f.ack(lines)
 	f.work()
-	f.m.poll(nil)
+	f.m.poll()
 	if ids, keys := f.m.ids(), f.store.Keys(); len(ids) != 0 || len(keys) != 0 {
 		t.Errorf("%q, positions %q", ids, keys)
 	}

@@ -91,7 +91,7 @@ func TestHybridExcludedStreamFollowedOn(t *testing.T) {
 		}
 		c.api.write("web", at(21), "hush\n")
 		c.write("file", jsonEntry("stdout", "hush\n", at(21)))
-		c.m.poll(nil)
+		c.m.poll()
 		c.m.tick(nil)
 		if got := texts(c.work()); len(got) != 0 {
 			t.Errorf("file captured %q", got)
@@ -111,7 +111,7 @@ func TestHybridRunningWithoutFile(t *testing.T) {
 	c.resync()
 	for range 40 {
 		c.due("a")
-		c.m.poll(nil)
+		c.m.poll()
 		c.work()
 		c.post()
 	}
@@ -507,7 +507,7 @@ func TestHybridHandOverInFlight(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 40 {
-			c.m.poll(nil)
+			c.m.poll()
 			c.work()
 			c.post()
 			c.due("a")
@@ -811,7 +811,7 @@ func TestHybridLetGoAndPoll(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				f.m.poll(nil)
+				f.m.poll()
 			}
 		}
 	})

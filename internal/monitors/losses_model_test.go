@@ -180,7 +180,7 @@ func (m *lossModel) handle() {
 
 // look is the poll, after which a source is known to be unlinked.
 func (m *lossModel) look() {
-	m.m.poll(nil)
+	m.m.poll()
 	lg := m.m.logs["c"]
 	if lg == nil || lg.tail == nil || lg.current.Unlinked.Load() {
 		return
@@ -322,7 +322,7 @@ func (m *lossModel) end() {
 			break
 		}
 		m.m.containerExited("c")
-		m.m.poll(nil)
+		m.m.poll()
 		m.m.tick(nil)
 		m.read(10)
 	}

@@ -221,7 +221,7 @@ func TestLostToTruncation(t *testing.T) {
 	r.work()
 	r.m.tick(nil) // active: the poll looks and does not read
 	lost := r.line()
-	r.m.poll(nil)
+	r.m.poll()
 	if err := os.Truncate(r.w.Path, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestLostUnreadable(t *testing.T) {
 	r.line()
 	lines := r.work()
 	r.m.logs["c"].retryAt = time.Time{}
-	r.m.poll(nil)
+	r.m.poll()
 	if got := texts(append(lines, r.work()...)); !slices.Equal(got, []string{"3"}) {
 		t.Errorf("%q", got)
 	}
@@ -308,7 +308,7 @@ func TestLostArchive(t *testing.T) {
 	f.m.add(info)
 	lines := f.work()
 	f.m.logs["c"].retryAt = time.Time{}
-	f.m.poll(nil)
+	f.m.poll()
 	if got := texts(append(lines, f.work()...)); !slices.Equal(got, []string{"1", "2"}) {
 		t.Errorf("%q", got)
 	}
@@ -404,11 +404,11 @@ func TestGapUntold(t *testing.T) {
 				r.wake.Wait(time.Time{}, nil) // nobody hears it
 			}
 			r.handle()
-			r.m.poll(nil)
+			r.m.poll()
 			r.wantLost(lostStopped, 0, c.gaps)
 			// What is known again is exact again.
 			r.work()
-			r.m.poll(nil)
+			r.m.poll()
 			if lg := r.m.logs["c"]; lg.blind != (lg.wd < 0) {
 				t.Errorf("watched by %d, blind: %v", lg.wd, lg.blind)
 			}
@@ -429,7 +429,7 @@ func TestGapKeptOut(t *testing.T) {
 		r.line()
 		r.handle()
 	}
-	r.m.poll(nil)
+	r.m.poll()
 	got := texts(r.work())
 	if want := []string{"2", "3", "4", "6", "7"}; !slices.Equal(got, want) {
 		t.Fatalf("%q", got)
@@ -513,7 +513,7 @@ func TestUnlinkedDeletedLog(t *testing.T) {
 		if src.Unlinked.Load() {
 			t.Fatal("all is delivered, and it is marked")
 		}
-		r.m.poll(nil)
+		r.m.poll()
 		r.work()
 	}
 }

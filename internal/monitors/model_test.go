@@ -477,7 +477,7 @@ func (m *model) kernel() {
 	case 0:
 		m.fm.handle(m.wake.Wait(time.Time{}, nil))
 	case 1:
-		m.fm.poll(nil)
+		m.fm.poll()
 	case 2:
 		m.fm.tick(nil)
 	case 3:
@@ -902,7 +902,7 @@ func (m *model) end() {
 		if round > 1000 {
 			m.rt.Fatalf("log is never done: state %d, %+v", m.log().state, m.log().schedule)
 		}
-		m.fm.poll(nil)
+		m.fm.poll()
 		m.fm.tick(nil)
 		var b entry.Batch
 		for lg := m.fm.take(0); lg != nil; lg = m.fm.take(0) {
@@ -935,7 +935,7 @@ func (m *model) end() {
 			m.ackAll(entry.Stream(s))
 		}
 	}
-	m.fm.poll(nil)
+	m.fm.poll()
 	if left := m.store.Keys(); len(left) > 0 {
 		m.rt.Fatalf("positions left of a container that is no more: %v", left)
 	}

@@ -20,11 +20,11 @@ func BenchmarkPoll(b *testing.B) {
 			for i := range logs {
 				f.idle(fmt.Sprintf("%064d", i))
 			}
-			list, _ := f.m.poll(nil)
+			f.m.poll()
 			b.ReportAllocs()
 			cpu := cpuTime(b)
 			for b.Loop() {
-				list, _ = f.m.poll(list[:0])
+				f.m.poll()
 			}
 			b.ReportMetric(float64((cpuTime(b)-cpu).Nanoseconds())/float64(b.N)/logs, "cpu-ns/log")
 			if missed := metric(b, f.reg, "file_events_missed_total"); missed > 0 {

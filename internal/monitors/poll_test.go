@@ -38,7 +38,7 @@ func unwatched(t *testing.T, ids ...string) *fixture {
 		f.idle(id)
 	}
 	for range pathPolls {
-		f.m.poll(nil)
+		f.m.poll()
 	}
 	f.wantMetric("file_events_missed_total", 0)
 	t.Cleanup(func() {
@@ -91,12 +91,12 @@ func TestPollFindsAtOnce(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", c.name, before), func(t *testing.T) {
 				f := unwatched(t, "c")
 				for range before {
-					f.m.poll(nil)
+					f.m.poll()
 				}
 				if err := c.do(f, f.path("c")); err != nil {
 					t.Fatal(err)
 				}
-				f.m.poll(nil)
+				f.m.poll()
 				f.wantMetric("file_events_missed_total", 1)
 				if got := texts(f.work()); !slices.Equal(got, c.want) {
 					t.Errorf("read %q", got)
@@ -120,7 +120,7 @@ func TestPollFindsLostDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	for poll := 1; poll < pathPolls+unseenPolls; poll++ {
-		f.m.poll(nil)
+		f.m.poll()
 		missing, read := 0, 0
 		for _, lg := range f.m.logs {
 			if lg.unseen > 0 {
@@ -148,7 +148,7 @@ func TestPollFindsLostDirectories(t *testing.T) {
 	for _, lg := range f.m.logs {
 		lg.retryAt = t0
 	}
-	f.m.poll(nil)
+	f.m.poll()
 	f.work()
 	if h := f.m.Health(); h.Failed != 0 {
 		t.Errorf("%d logs have failed after the directory has come back: %v", h.Failed, h.FailedBy)
@@ -162,7 +162,7 @@ func TestPollSettlesAccounts(t *testing.T) {
 	for range pathPolls {
 		lg := f.m.logs["c"]
 		lg.created, lg.blind = 7, true
-		f.m.poll(nil)
+		f.m.poll()
 		if lg.created != 0 || lg.blind {
 			t.Errorf("%d files created, blind %v", lg.created, lg.blind)
 		}

@@ -120,11 +120,11 @@ func TestOverflowDuringAPoll(t *testing.T) {
 	info := f.idle("c")
 	f.m.wake = &lossyWake{wakeSource: f.m.wake, fake: f.wake, lose: true}
 	f.write("c", jsonEntry("stdout", "1\n", at(1)))
-	if _, overflow := f.m.poll(nil); !overflow {
+	if overflow := f.m.poll(); !overflow {
 		t.Error("nobody is told of it")
 	}
 	f.work()
-	if _, overflow := f.m.poll(nil); overflow {
+	if overflow := f.m.poll(); overflow {
 		t.Error("told twice")
 	}
 	f.m.logs[info.ID].tail.Close()
