@@ -12,7 +12,7 @@ import (
 
 // samplePeriod is how often the agent looks at itself: rates are over one to two
 // of them, and a problem that nobody asks about is known as long after it came.
-// It costs two fstat(2) per open log file.
+// It costs an fstat(2) for each log file that is written to.
 const samplePeriod = 10 * time.Second
 
 // positionsView is .positions of /api/v1/status.

@@ -46,6 +46,16 @@ func jsonBenchCyrillic(r *rand.Rand) string {
 	return fmt.Sprintf("Пользователь %d вошёл в систему, адрес 10.0.0.%d, язык русский — 日本語\n", r.IntN(1e6), r.IntN(256))
 }
 
+func jsonBenchColored(r *rand.Rand) string {
+	return fmt.Sprintf("\x1b[2m2025-11-07T12:00:00.%06dZ\x1b[0m \x1b[32m INFO\x1b[0m \x1b[1mrequest\x1b[0m{\x1b[3mid\x1b[0m=%d}: \x1b[2mshop::orders\x1b[0m: done in %d ms\n",
+		r.IntN(1e6), r.IntN(1e6), r.IntN(1000))
+}
+
+func jsonBenchMarkup(r *rand.Rand) string {
+	return fmt.Sprintf("<order id=\"%d\"><state>%s</state><total currency=\"EUR\">%d</total></order> from /orders?page=%d&sort=-created&limit=%d\n",
+		r.IntN(1e6), []string{"new", "paid & sent", "returned"}[r.IntN(3)], r.IntN(1e5), r.IntN(50), r.IntN(100))
+}
+
 func jsonBenchFragment(r *rand.Rand) string {
 	return strings.Repeat(fmt.Sprintf("%08d abcdefg ", r.IntN(1e8)), 1024)[:16384]
 }
@@ -81,6 +91,8 @@ func BenchmarkParseDockerJSONLogLine(b *testing.B) {
 		{"short", "", jsonBenchShort},
 		{"stack", "", jsonBenchStack},
 		{"non-ASCII", "", jsonBenchCyrillic},
+		{"colored", "", jsonBenchColored},
+		{"markup", "", jsonBenchMarkup},
 		{"fragments", "", jsonBenchFragment},
 		{"mixed", "", jsonBenchMixed},
 	} {

@@ -20,12 +20,23 @@ DATA jsonEscapes<>+0x70(SB)/8, $0x00000009000d0000 // r t
 DATA jsonEscapes<>+0x78(SB)/8, $0x0000000000000000
 GLOBL jsonEscapes<>(SB), RODATA|NOPTR, $128
 
+DATA jsonBytes<>+0(SB)/1, $'u'
+DATA jsonBytes<>+1(SB)/1, $'0'
+DATA jsonBytes<>+2(SB)/1, $0xf8 // 0 to 7 are equal in these bits
+DATA jsonBytes<>+3(SB)/1, $10   // digits
+DATA jsonBytes<>+4(SB)/1, $'a'
+DATA jsonBytes<>+5(SB)/1, $6    // letters
+DATA jsonBytes<>+6(SB)/1, $0x40 // set in letters, not in digits
+DATA jsonBytes<>+7(SB)/1, $0x0f
+DATA jsonBytes<>+8(SB)/1, $9
+GLOBL jsonBytes<>(SB), RODATA|NOPTR, $9
+
 // func jsonText(dst, src *byte, blocks int) (read, wrote int, high uint64)
 //
 // Of a block of 64 bytes it makes masks, bit i for byte i, says which backslashes begin an
 // escape, puts in place of each escaped character what it stands for, and closes the gaps
-// that the backslashes leave (VPCOMPRESSB). Nothing of that branches by what the text is; a block with
-// many escapes takes as long as one without.
+// that the backslashes leave (VPCOMPRESSB). It branches only if there is an escape of more
+// than one character, and where the text ends.
 //
 //	SI src, R8 read    DI dst, R9 wrote    CX blocks left    R10 high
 //	DX 1 if the last byte of the block before is a backslash that begins an escape, else 0
@@ -57,8 +68,8 @@ block:
 	KMOVQ K2, BX
 
 	// Of a run of backslashes each second is escaped, and what follows a run of odd
-	// length. Adding carries through a run; runs that begin at odd bits and at even ones are told
-	// apart by what the carry meets behind them (the way simdjson does it).
+	// length. Subtracting goes through a run; runs that begin at odd bits and at even ones
+	// are told apart by what it meets behind them (the way simdjson does it).
 	ANDNQ BX, DX, R13       // those that are not escaped by the block before
 	LEAQ (R13)(R13*1), AX
 	ORQ R11, AX
@@ -67,7 +78,7 @@ block:
 	MOVQ BX, R13
 	ORQ DX, R13
 	XORQ AX, R13            // R13: escaped characters
-	ANDQ AX, BX             // BX: backslashes that begin an escape
+	ANDQ AX, BX             // BX: backslashes that begin an escape, to be left out
 	KMOVQ K3, AX
 	ANDNQ AX, R13, AX       // AX: quotes and controls that are not escaped
 	MOVQ BX, DX
@@ -100,9 +111,57 @@ known:
 	JMP done
 
 unknown:
-	// The text is read as far as the backslash before it.
-	KORQ K5, K6, K6
+	KORQ K5, K6, K6         // K6: escaped characters that are not known
+
+	// Docker writes <, >, & and controls as \u00XX. Of those that are ASCII and lie in the
+	// block as a whole, the last digit becomes the character, and what is before it a gap.
+	VPBROADCASTB jsonBytes<>+0(SB), Z8
+	VPCMPEQB Z8, Z5, K1
+	KANDQ K6, K1, K1        // escaped u,
+	VPBROADCASTB jsonBytes<>+1(SB), Z8
+	VPCMPEQB Z8, Z5, K2
+	KSHIFTRQ $1, K2, K3
+	KANDQ K3, K1, K1        // then 0,
+	KSHIFTRQ $2, K2, K2
+	KANDQ K2, K1, K1        // then 0,
+	VPBROADCASTB jsonBytes<>+2(SB), Z9
+	VPANDQ Z9, Z5, Z9
+	VPCMPEQB Z8, Z9, K2
+	KSHIFTRQ $3, K2, K2
+	KANDQ K2, K1, K1        // then 0 to 7,
+	VPSUBB Z8, Z5, Z8
+	VPBROADCASTB jsonBytes<>+3(SB), Z9
+	VPCMPUB $1, Z9, Z8, K2
+	VPBROADCASTB jsonBytes<>+4(SB), Z8
+	VPSUBB Z8, Z5, Z8
+	VPBROADCASTB jsonBytes<>+5(SB), Z9
+	VPCMPUB $1, Z9, Z8, K3
+	KORQ K2, K3, K3
+	KSHIFTRQ $4, K3, K3
+	KANDQ K3, K1, K1        // then 0 to 9 or a to f. K1: the u of each
+
+	VPBROADCASTB jsonBytes<>+6(SB), Z8
+	VPTESTMB Z8, Z5, K2     // a letter's low bits begin at 1 for a
+	VPBROADCASTB jsonBytes<>+7(SB), Z10
+	VPANDQ Z10, Z5, Z8
+	VPBROADCASTB jsonBytes<>+8(SB), Z9
+	VPADDB Z9, Z8, K2, Z8
+	VMOVDQU64 -1(SI)(R8*1), Z9 // the digit before
+	VPANDQ Z10, Z9, Z9
+	VPSLLW $4, Z9, Z9       // 7 at most: nothing gets into the next byte
+	VPORQ Z9, Z8, Z8
+	KSHIFTLQ $4, K1, K2
+	VMOVDQU8 Z8, K2, Z6
+	KMOVQ K1, R13
+	LEAQ (R13)(R13*2), R13
+	LEAQ (R13)(R13*4), R13  // of each u, four bits: u, 0, 0 and the first digit
+	ORQ R13, BX             // BX: all that is left out
+
+	KANDNQ K6, K1, K6
 	KMOVQ K6, R13
+	TESTQ R13, R13
+	JZ known
+	// The text is read as far as the backslash before the first of them.
 	TESTQ $1, R13
 	JNZ before
 	SHRQ $1, R13

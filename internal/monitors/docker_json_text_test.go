@@ -2,7 +2,10 @@ package monitors
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
+	"regexp"
+	"strconv"
 	"testing"
 )
 
@@ -18,6 +21,10 @@ func withAndWithoutVectors(t *testing.T, f func(*testing.T)) {
 	t.Run("without vectors", f)
 }
 
+// jsonASCIIEscape is how Docker writes ASCII that it escapes and that has no escape of one
+// character.
+var jsonASCIIEscape = regexp.MustCompile(`^\\u00[0-7][0-9a-f]$`)
+
 // jsonTextByByte is what jsonText promises.
 func jsonTextByByte(src []byte) (text []byte, read int, high bool) {
 	for i := 0; i < len(src); {
@@ -27,12 +34,15 @@ func jsonTextByByte(src []byte) (text []byte, read int, high bool) {
 		case c != '\\':
 			text, high = append(text, c), high || c >= 0x80
 			i++
-		default:
-			if i+1 == len(src) || jsonSimpleEscapes[src[i+1]] == 0 {
-				return text, i, high
-			}
+		case i+1 < len(src) && jsonSimpleEscapes[src[i+1]] != 0:
 			text = append(text, jsonSimpleEscapes[src[i+1]])
 			i += 2
+		case i+6 <= len(src) && (i+1)/jsonBlock == (i+5)/jsonBlock && jsonASCIIEscape.Match(src[i:i+6]):
+			c, _ := strconv.ParseUint(string(src[i+4:i+6]), 16, 8)
+			text = append(text, byte(c))
+			i += 6
+		default:
+			return text, i, high
 		}
 	}
 	return text, len(src), high
@@ -45,7 +55,8 @@ func jsonTextCheck(t jsonTester, src []byte) {
 	want, wantRead, wantHigh := jsonTextByByte(src)
 	const guard = "not to be touched"
 	dst := append(make([]byte, len(src)), guard...)
-	read, wrote, high := jsonText(&dst[0], &src[0], len(src)/jsonBlock)
+	behind := append([]byte("7"), src...) // a digit: it must not matter
+	read, wrote, high := jsonText(&dst[0], &behind[1], len(src)/jsonBlock)
 	if read != wantRead || wrote != len(want) || (high != 0) != wantHigh {
 		t.Fatalf("of %q: read %d, wrote %d, not ASCII %t, want %d, %d, %t", src, read, wrote, high != 0, wantRead, len(want), wantHigh)
 	}
@@ -64,7 +75,8 @@ func TestJSONText(t *testing.T) {
 		t.Skip("this processor has no AVX-512 with VBMI2")
 	}
 	for _, piece := range []string{
-		`"`, `\n"`, `\"`, `\\`, `\\"`, `\\\"`, `\\\\"`, "\x1f", "\n", "\x7f", " ", `\/`, `\b\f\r\t`, `\u0041`, `\x`, "\\\x00", "\\\xa2", "\\\xff", "\xff", "ä", "\x80\"",
+		`"`, `\n"`, `\"`, `\\`, `\\"`, `\\\"`, `\\\\"`, "\x1f", "\n", "\x7f", " ", `\/`, `\b\f\r\t`, `\u003c`, `\u0026\u003e`, `\\u003c`, `\\\u001b`, `\u000a`, `\u007f"`,
+		`\u0080`, `\u003C`, `\u003g`, `\u003:`, `\u003/`, "\\u003`", `\u0`, `\u00`, `\u003`, `\u0-1c`, `\u1041`, `\u0141`, `\u00\u003c`, `\u003c\u2028`, `\u2028\u003c`, "\\u003\xbc", `\x`, "\\\x00", "\\\xa2", "\\\xff", "\xff", "ä", "\x80\"",
 	} {
 		for at := range 3 * jsonBlock {
 			src := bytes.Repeat([]byte("a"), 4*jsonBlock)
@@ -85,15 +97,19 @@ func TestJSONText(t *testing.T) {
 	for range 20_000 {
 		src := make([]byte, jsonBlock*(1+r.IntN(jsonMaxBlocks)))
 		common := r.IntN(100)
-		for i := range src {
+		for i := 0; i < len(src); {
 			switch n := r.IntN(100); {
 			case n < common:
 				src[i] = "aZ 0~\xe4"[r.IntN(6)]
+			case n < 99 && n%2 == 0:
+				i += copy(src[i:], fmt.Sprintf(`\u%04x`, r.IntN(0x90)))
+				continue
 			case n < 99:
 				src[i] = "\\\\\\nrtbf/\\"[r.IntN(9)]
 			default:
 				src[i] = byte(r.IntN(256))
 			}
+			i++
 		}
 		jsonTextCheck(t, src)
 	}

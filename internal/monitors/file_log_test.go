@@ -570,3 +570,22 @@ func TestExplain(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestUnreadOfLogThatCannotBeRead: that a log was idle once does not hide what it has
+// grown by since.
+func TestUnreadOfLogThatCannotBeRead(t *testing.T) {
+	f := newFixture(t, nil, func(cfg *FileMonitorConfig) { cfg.Settled = -1 })
+	info := f.idle("c")
+	f.m.poll()
+	if h := f.m.Health(); h.UnreadBytes != 0 {
+		t.Fatalf("%d bytes unread of an idle log", h.UnreadBytes)
+	}
+	forbidReads(t, info.LogPath)
+	f.told(info, "more")
+	f.m.tick(nil)
+	f.work()
+	if h := f.m.Health(); h.Failed != 1 || h.UnreadBytes == 0 {
+		t.Errorf("failed %d, unread %d bytes", h.Failed, h.UnreadBytes)
+	}
+	f.m.logs["c"].tail.Close()
+}

@@ -1248,7 +1248,8 @@ type FileHealth struct {
 	MalformedAt, GapAt, LostAt time.Time
 }
 
-// Health gives the monitor's state. It costs an fstat for each file held.
+// Health gives the monitor's state. It costs an fstat for each file held of the logs that
+// are not idle.
 func (m *FileMonitor) Health() FileHealth {
 	m.mu.Lock()
 	h := FileHealth{

@@ -81,7 +81,7 @@ type file struct {
 	offset   int64    // of the first byte not consumed; written by the reader under Log.mu
 	seen     int64    // how far the reader has looked, if beyond offset: half a line; as offset
 	size     int64    // how large others have seen it, if beyond offset
-	ctime    int64    // as Check saw it, and all was read; for Untouched to compare with; 0: not to be relied on
+	ctime    int64    // as Check saw it Unchanged, for Untouched to compare with; 0: it has not, or was read since
 	final    bool     // its path has moved on: nobody writes to it any more
 	givenUp  bool     // its rest cannot be read: it counts as read to its end
 }
@@ -359,6 +359,7 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 		// Taken before the read: only then does an empty read of a final file
 		// mean that it has been read to its end.
 		final := f.final
+		f.ctime = 0
 		l.mu.Unlock()
 
 		c.Seq, c.Offset = f.seq, f.offset
@@ -524,7 +525,6 @@ func (l *Log) leave() *file {
 func (l *Log) Advance(n int) {
 	l.mu.Lock()
 	l.chain[0].offset += int64(n)
-	l.chain[0].ctime = 0 // it has been written to, and what is unread is not known
 	l.mu.Unlock()
 }
 
@@ -642,8 +642,8 @@ func (l *Log) SeekEnd() error {
 }
 
 // Unread gives the number of bytes that are known and not consumed; of archives
-// the compressed size is taken. Of a log that has been Unchanged since it was read last,
-// it is what the last Check saw.
+// the compressed size is taken. Of a log that nobody has read since Check found it
+// Unchanged it is what Check saw, whatever was written since.
 func (l *Log) Unread() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
