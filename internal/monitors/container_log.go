@@ -81,11 +81,11 @@ func (c *LogConfig) newLog(info ContainerLogFileInfo, method string) (containerL
 	if method == MethodFileMonitor {
 		lg.path = info.LogPath
 	}
-	lg.src = c.source(info, names.name, method, lg.stats)
+	lg.src = c.source(info, names.name, names.first, method, lg.stats)
 	starts := startNames{names: names}
 	if names.before != "" {
 		starts.coming = &nextStart{src: lg.src, since: names.since, ended: names.since, note: lg.note}
-		lg.src, lg.note = c.source(info, names.before, method, lg.stats), saved.Note
+		lg.src, lg.note = c.source(info, names.before, names.first, method, lg.stats), saved.Note
 	}
 	if info.Created.Before(c.FirstStart) {
 		lg.fromEnd = c.FromEnd
@@ -96,12 +96,12 @@ func (c *LogConfig) newLog(info ContainerLogFileInfo, method string) (containerL
 	return lg, starts
 }
 
-// source makes what a container's lines are labelled with.
-func (c *LogConfig) source(info ContainerLogFileInfo, name, method string, stats *entry.Stats) *entry.Source {
+// source makes what a container's lines are labelled with, and sent in the lane of first.
+func (c *LogConfig) source(info ContainerLogFileInfo, name, first, method string, stats *entry.Stats) *entry.Source {
 	info.Name = name
 	src := &entry.Source{
 		ID: info.ID, Name: name, Method: method,
-		Lane: c.Outlet.LaneOf(name), Stats: stats,
+		Lane: c.Outlet.LaneOf(first), Stats: stats,
 	}
 	if method == MethodFileMonitor {
 		src.Path = info.LogPath
@@ -194,7 +194,7 @@ func (s *startNames) startedAgain(c *LogConfig, lg *containerLog, info Container
 	}
 	s.names = s.names.startedAgain(info)
 	s.coming = s.coming.then(&nextStart{
-		src: c.source(info, info.Name, lg.method(), lg.stats), since: since, ended: ended, note: s.names.String(),
+		src: c.source(info, info.Name, s.names.first, lg.method(), lg.stats), since: since, ended: ended, note: s.names.String(),
 	})
 	return true
 }

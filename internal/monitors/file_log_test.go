@@ -539,18 +539,43 @@ func TestLabelSwitch(t *testing.T) {
 	}
 }
 
+// TestLaneStays renames and restarts a container, and the agent between: its lines keep
+// to the lane of the first name, where older ones of a name may still be in the spool.
+func TestLaneStays(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	f.outlet = newFakeOutlet(2)
+	info := f.info("c")
+	for i, name := range []string{"a", "bb", "cccc", "bb", "dd"} {
+		f.start(nil, func(c *FileMonitorConfig) { c.Outlet = f.outlet })
+		info.Name, info.FinishedAt, info.StartedAt = name, at(10*i-1), at(10*i)
+		f.write("c", jsonEntry("stdout", "line\n", at(10*i)))
+		f.m.add(info)
+		lines := f.work()
+		if len(lines) != 1 || lines[0].name != name {
+			t.Fatalf("as %s: %+v", name, lines)
+		}
+		f.ack(lines)
+		if lg := f.m.logs["c"]; lg.lane != 1 || lg.src.Lane != 1 {
+			t.Errorf("as %s: read in lane %d, sent in lane %d", name, lg.lane, lg.src.Lane)
+		}
+		f.m.logs["c"].tail.Close()
+	}
+}
+
 func TestNameNote(t *testing.T) {
 	for _, n := range []nameNote{
-		{name: "web", started: at(1)},
-		{name: "web", started: time.Time{}},
-		{name: "web-2", started: at(3), before: "web", since: 99},
+		{name: "web", started: at(1), first: "web"},
+		{name: "web", started: time.Time{}, first: "web"},
+		{name: "web-2", started: at(3), before: "web", since: 99, first: "web"},
+		{name: "web-3", started: at(4), before: "web-2", since: 99, first: "web"},
+		{name: "web", started: at(5), before: "web-2", since: 99, first: "web"},
 	} {
 		got, ok := parseNameNote(n.String())
-		if !ok || got.name != n.name || !got.started.Equal(n.started) || got.before != n.before || got.since != n.since {
+		if !ok || got.name != n.name || !got.started.Equal(n.started) || got.before != n.before || got.since != n.since || got.first != n.first {
 			t.Errorf("%+v became %q, that %+v", n, n.String(), got)
 		}
 	}
-	for _, s := range []string{"", "web", " 2025-11-07T12:00:00Z", "web noon", "web 2025-11-07T12:00:00Z x", "web 2025-11-07T12:00:00Z x y"} {
+	for _, s := range []string{"", "web", " 2025-11-07T12:00:00Z", "web noon", "web 2025-11-07T12:00:00Z x", "web 2025-11-07T12:00:00Z x y", "web 2025-11-07T12:00:00Z x 1 y z"} {
 		if got, ok := parseNameNote(s); ok {
 			t.Errorf("%q is %+v", s, got)
 		}

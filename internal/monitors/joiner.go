@@ -313,7 +313,7 @@ func (j *joiner) broken(lg *containerLog, b *entry.Batch, raw []byte, seq, at, e
 const ReasonMalformed = "malformed"
 
 // switchSource lets the lines from an offset on bear the labels of the
-// container's latest start. The lane stays: two lanes would not keep the order.
+// container's latest start.
 func (j *joiner) switchSource(lg *containerLog, b *entry.Batch, seq, at int64) {
 	for s := range lg.streams {
 		if lg.streams[s].fragT < lg.next.ended {
@@ -322,7 +322,7 @@ func (j *joiner) switchSource(lg *containerLog, b *entry.Batch, seq, at int64) {
 	}
 	j.endSection(lg, b, seq, at)
 	next := lg.next
-	next.src.Log, next.src.Lane = lg.src.Log, lg.src.Lane
+	next.src.Log = lg.src.Log
 	lg.src, lg.note, lg.next = next.src, next.note, nil
 	j.started(lg, at)
 	j.beginSection(lg, b, seq, at)

@@ -97,13 +97,20 @@ type nameNote struct {
 	// delivery may not be complete yet; empty if it is the same.
 	before string
 	since  int64
+	// first is the first name that the log's lines bore. It chooses their lane, for
+	// ever: two lanes would not keep their order, and some may be in the spool.
+	first string
 }
 
-// String gives "name start" or "name start before since".
+// String gives "name start", "name start before since" or, if before is not the first
+// name, "name start before since first".
 func (n nameNote) String() string {
 	s := n.name + " " + n.started.UTC().Format(time.RFC3339Nano)
 	if n.before != "" {
 		s += " " + n.before + " " + strconv.FormatInt(n.since, 10)
+		if n.first != n.before {
+			s += " " + n.first
+		}
 	}
 	return s
 }
@@ -111,19 +118,22 @@ func (n nameNote) String() string {
 // parseNameNote reads what String wrote; false if it is anything else.
 func parseNameNote(note string) (n nameNote, ok bool) {
 	f := strings.Split(note, " ")
-	if len(f) != 2 && len(f) != 4 || f[0] == "" {
+	if len(f) != 2 && len(f) != 4 && len(f) != 5 || f[0] == "" {
 		return nameNote{}, false
 	}
-	n.name = f[0]
+	n.name, n.first = f[0], f[0]
 	var err error
 	if n.started, err = time.Parse(time.RFC3339Nano, f[1]); err != nil {
 		return nameNote{}, false
 	}
-	if len(f) == 4 {
-		n.before = f[2]
+	if len(f) > 2 {
+		n.before, n.first = f[2], f[2]
 		if n.since, err = strconv.ParseInt(f[3], 10, 64); err != nil {
 			return nameNote{}, false
 		}
+	}
+	if len(f) == 5 {
+		n.first = f[4]
 	}
 	return n, true
 }
@@ -135,7 +145,7 @@ func namesOf(c ContainerLogFileInfo, saved string) nameNote {
 	n, ok := parseNameNote(saved)
 	switch {
 	case !ok:
-		return nameNote{name: c.Name, started: c.StartedAt}
+		return nameNote{name: c.Name, started: c.StartedAt, first: c.Name}
 	case n.started.Equal(c.StartedAt):
 		return n // renames since then count from the next start
 	}
@@ -151,7 +161,7 @@ func (n nameNote) startedAgain(c ContainerLogFileInfo) nameNote {
 		return n
 	}
 	since, _ := runSince(c)
-	return nameNote{name: c.Name, started: c.StartedAt, before: n.name, since: since}
+	return nameNote{name: c.Name, started: c.StartedAt, before: n.name, since: since, first: n.first}
 }
 
 // runSince is the time from which on a log's entries are of its latest run. The first
