@@ -59,6 +59,8 @@ type variant struct {
 	outlet func(*ledger, *dispatch.Dispatcher) monitors.Outlet
 	sink   func(dispatch.Sink) dispatch.Sink
 	letter func(dispatch.DeadLetters) dispatch.DeadLetters
+	engine func(monitors.EngineWatcher) monitors.EngineWatcher
+	notes  func(*ledger) monitors.Registry
 }
 
 // open makes the components; nothing runs yet. An error is one of the disk.
@@ -126,6 +128,9 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 	if s.v.spans != nil {
 		logs.Spans = s.v.spans(a.ledger)
 	}
+	if s.v.notes != nil {
+		logs.Registry = s.v.notes(a.ledger)
+	}
 	if s.v.outlet != nil {
 		logs.Outlet = s.v.outlet(a.ledger, a.dispatcher)
 	}
@@ -134,7 +139,14 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 		Metrics: monitors.NewFileMetrics(a.registry), Wake: a.wake, Settled: s.settled(),
 		Access: func(id string, err error) { a.containers.FileAccess(id, err) },
 	})
-	engine := view{s.engine, a.run}
+	s.damaged = s.damaged || a.metric("positions_skipped_records_total", "reason", "damaged") > 0
+	var engine monitors.EngineWatcher = view{s.engine, a.run, func(id string) bool {
+		_, met := a.ledger.Lookup(id)
+		return met && !s.damaged
+	}}
+	if s.v.engine != nil {
+		engine = s.v.engine(engine)
+	}
 	a.streams = monitors.NewStreamMonitor(monitors.StreamMonitorConfig{
 		LogConfig: logs, Open: s.openLog, MaxStreams: s.p.maxStreams, Metrics: monitors.NewStreamMetrics(a.registry),
 	})

@@ -8,8 +8,10 @@ import (
 
 	"github.com/log-capturer/log_capturer/internal/disk"
 	"github.com/log-capturer/log_capturer/internal/dispatch"
+	"github.com/log-capturer/log_capturer/internal/docker"
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/monitors"
+	"github.com/log-capturer/log_capturer/internal/positions"
 )
 
 // broken are agents that do one thing wrong. The simulation is worth something only
@@ -68,6 +70,14 @@ var broken = []struct {
 	}},
 	{"lines said to stand where another log is", 100, variant{
 		outlet: func(_ *ledger, d *dispatch.Dispatcher) monitors.Outlet { return misplacing{d} },
+	}},
+	{"a rename ignored", 100, variant{
+		engine: func(e monitors.EngineWatcher) monitors.EngineWatcher {
+			return &ignoring{EngineWatcher: e}
+		},
+	}},
+	{"names beside positions not believed", 400, variant{
+		notes: func(l *ledger) monitors.Registry { return noteless{l} },
 	}},
 	{"a section sent twice", 30, variant{
 		sink: func(s dispatch.Sink) dispatch.Sink { return &stuttering{Sink: s} },
@@ -210,6 +220,30 @@ func (o misplacing) Submit(lane int, b *entry.Batch) {
 		b.Sections[i].From = b.Sections[0].From
 	}
 	o.Dispatcher.Submit(lane, b)
+}
+
+// ignoring believes the first name of each container for ever.
+type ignoring struct {
+	monitors.EngineWatcher
+	names sync.Map
+}
+
+func (e *ignoring) Inspect(ctx context.Context, id string) (docker.Container, error) {
+	d, err := e.EngineWatcher.Inspect(ctx, id)
+	if err == nil {
+		first, _ := e.names.LoadOrStore(id, d.Name)
+		d.Name, _ = first.(string)
+	}
+	return d, err
+}
+
+// noteless finds positions without their names.
+type noteless struct{ *ledger }
+
+func (l noteless) Lookup(key string) (positions.Saved, bool) {
+	saved, ok := l.ledger.Lookup(key)
+	saved.Note = ""
+	return saved, ok
 }
 
 // stuttering sends what was accepted once more now and then.

@@ -37,10 +37,38 @@ type container struct {
 	created             time.Time
 	startedAt, finished time.Time
 	removed             bool
-	names               []string // all that it has had
+	run                 int     // how many starts there were, and the creation
+	knows               int     // the run whose name the agent has; 0: none
+	named               []named // what the agent was told
 	// told is the number of the agent's run that knows of the latest start.
 	told int
 	api  apiLog
+}
+
+// named is the name that the agent was told of one of a container's runs.
+type named struct {
+	name   string
+	run    int
+	from   int  // the first run whose lines bear it, until the next name
+	middle bool // of three names it may be taken for the first, too
+}
+
+// tell tells the agent a container's name; met: it has a position of it. The first answer
+// of a run counts: a rename does from the next start on. Lines from before that start bear
+// the name before, if the agent has met them. Called with engine.mu held.
+func (c *container) tell(met bool) {
+	if c.knows == c.run {
+		return
+	}
+	c.knows = c.run
+	now := named{name: c.name, run: c.run}
+	if met {
+		now.from = c.run
+	}
+	if n := len(c.named); n > 1 {
+		c.named[n-1].middle = true
+	}
+	c.named = append(c.named, now)
 }
 
 func (c *container) running() bool { return c.status == "running" }
@@ -84,6 +112,7 @@ var errEngine = errors.New("the engine does not answer")
 type view struct {
 	*engine
 	run int
+	met func(id string) bool // the agent has a container's position, with its name
 }
 
 // Info is monitors.EngineWatcher.
@@ -125,6 +154,7 @@ func (e view) Inspect(_ context.Context, id string) (docker.Container, error) {
 		if c.id != id {
 			continue
 		}
+		c.tell(e.met(id))
 		d := docker.Container{
 			ID: id, Name: c.name, Image: "repo/app:1", Driver: c.driver, Status: c.status, Running: c.running(),
 			Created: c.created, StartedAt: c.startedAt, FinishedAt: c.finished,
@@ -280,7 +310,7 @@ func (s *sim) create(name, driver string) *container {
 	s.made++
 	c := &container{
 		number: s.made, id: fmt.Sprintf("%012x%052d", s.seed&0xffffffffffff, s.made),
-		driver: driver, name: name, names: []string{name}, status: "created", created: time.Now(),
+		driver: driver, name: name, run: 1, status: "created", created: time.Now(),
 	}
 	c.dir = filepath.Join(s.engine.dir, c.id)
 	c.clock = c.created.UnixNano()
@@ -316,6 +346,7 @@ func (s *sim) start(c *container) {
 	}
 	s.engine.change(func() {
 		c.status, c.startedAt, c.told = "running", time.Now(), 0
+		c.run++
 		c.clock = max(c.clock, c.startedAt.UnixNano())
 		s.engine.happens(c, docker.ActionStart, s.late())
 	})
@@ -327,6 +358,16 @@ func (s *sim) tellCreated(c *container, created bool) {
 	if created && s.agent != nil {
 		s.agent.wake.Tell(c.dir, monitors.WakeEvent{Appeared: true, Created: true})
 	}
+}
+
+// rename gives a container another name, of which the agent hears after a while.
+func (s *sim) rename(c *container) {
+	name := s.freeName()
+	s.tracef("%s (%d) is renamed to %s", c.name, c.number, name)
+	s.engine.change(func() {
+		c.name = name
+		s.engine.happens(c, docker.ActionRename, s.late())
+	})
 }
 
 // exit ends a container's run.

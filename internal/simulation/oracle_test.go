@@ -37,21 +37,22 @@ type line struct {
 	time int64
 	// ordinal is that of its last entry.
 	ordinal uint32
-	ended   bool   // its newline was written
-	name    string // of the container
-	poison  bool   // the store will never take it
+	ended   bool // its newline was written
+	run     int  // of the container
+	knew    int  // the agent's run that had the name of that run before; 0: none
+	poison  bool // the store will never take it
 
-	copies  int    // delivered
-	by      int    // the agent's run that delivered it last
-	spooled bool   // it came from the spool then
-	unsure  bool   // since then the store may have taken it and not said so
-	dead    int    // records among the dead letters
-	lost    string // why it may be missing; empty: it may not
-	entries []int  // behind which bytes the entries begin that it has more than one
-	places  []spot // of its entries
-	pieces  []int  // behind which bytes it was cut, to be shipped in pieces
-	sent    int    // how much of it has come in pieces
-	passed  bool   // a later line was delivered before it
+	copies  int      // delivered
+	by      int      // the agent's run that delivered it last
+	spooled bool     // it came from the spool then
+	unsure  bool     // since then the store may have taken it and not said so
+	dead    int      // records among the dead letters
+	lost    string   // why it may be missing; empty: it may not
+	entries []int    // behind which bytes the entries begin that it has more than one
+	places  []spot   // of its entries
+	pieces  []int    // behind which bytes it was cut, to be shipped in pieces
+	sent    int      // how much of it has come in pieces
+	passed  []string // the names of later lines that were delivered before it
 }
 
 // spot is where an entry is found: in a file, and by the API.
@@ -155,7 +156,8 @@ func (s *sim) deliver(d *delivery) *line {
 	if l.copies > 0 && !l.unsure {
 		s.checkTwice(o, l, d)
 	}
-	if l.passed && l.copies == 0 && l.lost == "" && !(s.unread && d.src.Log == 0) {
+	other := func(name string) bool { return name != d.src.Name }
+	if slices.Contains(l.passed, d.src.Name) && !slices.ContainsFunc(s.names(o.c, l, 0), other) && l.copies == 0 && l.lost == "" && !(s.unread && d.src.Log == 0) {
 		s.wrong("%s%d came after a later line", o.tag, o.at)
 	}
 	if !d.unsure {
@@ -203,13 +205,13 @@ func (o *output) jump(s *sim, n int, d *delivery) {
 	// What was begun is not finished: its file may be read again from before.
 	for k := o.at; k < n; k++ {
 		l := o.lines[k]
-		if l.copies > 0 || l.unsure || l.poison || l.passed {
+		if l.copies > 0 || l.unsure || l.poison || slices.Contains(l.passed, d.src.Name) {
 			continue
 		}
 		if l.sent == len(l.text) {
 			continue // in pieces, and its newline never came
 		}
-		l.passed = true // it is late, or lost
+		l.passed = append(l.passed, d.src.Name) // it is late, or lost
 	}
 	o.at, o.off, o.torn = n, 0, false
 }
@@ -253,17 +255,31 @@ func (s *sim) checkLine(o *output, l *line, d *delivery) {
 	if !o.bad && d.time != l.time {
 		s.wrong("%s%d has the time %d, written with %d", o.tag, o.at, d.time, l.time)
 	}
-	name := l.name
-	if len(o.c.names) > 1 && slices.Contains(o.c.names, d.src.Name) {
-		name = d.src.Name // a rename counts from the next start, and of three names the middle one may be taken for the first
+	if may := s.names(o.c, l, d.run); !slices.Contains(may, d.src.Name) {
+		s.wrong("%s%d, of run %d of its container, bears the name %s; it may bear %v", o.tag, o.at, l.run, d.src.Name, may)
 	}
 	labels := d.src.Labels[d.class]
-	if want := wantLabels(o, name, d.class); labels.String() != want {
+	if want := wantLabels(o, d.src.Name, d.class); labels.String() != want {
 		s.wrong("%s%d has the labels %s, not %s", o.tag, o.at, labels, want)
 	}
 	if len(d.src.Metadata) == 0 || d.src.Metadata[0].Value != o.c.id {
 		s.wrong("%s%d has the metadata %v", o.tag, o.at, d.src.Metadata)
 	}
+}
+
+// names gives those that a line may bear from a run of the agent, or from any if that is
+// 0: that of its run of the container if the agent had it before the line was written and
+// no start since, else one of before, too.
+func (s *sim) names(c *container, l *line, run int) (all []string) {
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	sure := l.knew > 0 && (run == 0 && !s.damaged || l.knew == run && l.run == c.run)
+	for _, n := range c.named {
+		if (n.middle || n.from <= l.run) && (!sure || n.run >= l.run) {
+			all = append(all, n.name)
+		}
+	}
+	return all
 }
 
 // checkPlace checks that what would be said of where a text stands, one that begins
@@ -316,6 +332,8 @@ func (s *sim) checkTwice(o *output, l *line, d *delivery) {
 		// whole. And a kill can have come between the copy to the spool, or in it,
 		// and the word that the copy is good, which a power loss may take back; so
 		// there are two, or more by the next.
+	case o.bad && !s.p.lossless:
+		// Where its file is gone a log goes on by time, which a malformed line has not.
 	case d.run == l.by:
 		s.wrong("%s%d comes twice in one run of the agent", o.tag, o.at)
 	case !o.bad && o.at < o.floor:
@@ -327,10 +345,14 @@ func (s *sim) checkTwice(o *output, l *line, d *delivery) {
 func (s *sim) setFloors(lookup func(id string) ([entry.NumStreams]entry.Position, bool)) {
 	for _, c := range s.all {
 		saved, _ := lookup(c.id)
+		c.knows = 0
 		for i, o := range c.out {
 			pos := saved[i]
 			o.floor = 0
 			for o.floor < len(o.lines) && covers(pos, o.lines[o.floor]) {
+				if l := o.lines[o.floor]; l.run == c.run && l.knew > 0 && !s.damaged {
+					c.knows = c.run // the name is kept with the position
+				}
 				o.floor++
 			}
 		}
@@ -364,6 +386,9 @@ func (s *sim) missing() (n int, first string) {
 				}
 				if l.sent == len(l.text) && !o.bad {
 					continue // shipped as a piece: its newline never came
+				}
+				if l.sent > 0 && s.p.roads && l.lost == "" {
+					l.lost = "the road has changed between its pieces"
 				}
 				if (l.lost == "" || l.lost == "torn") && !s.p.lossless && (!c.met || i < o.met) {
 					l.lost = "the agent had not met its container"

@@ -36,6 +36,7 @@ type profile struct {
 	malformed        bool
 	poison           bool
 	roads            bool // the file road is switched off and on
+	renames          bool // containers are renamed
 	power            bool // the power fails at times
 	faults           bool // the disk fails at times
 	steps            int
@@ -53,8 +54,11 @@ func drawProfile(r *rand.Rand) profile {
 		spoolBytes:  []int64{0, 64 << 20, 64 << 20, 64 << 20}[r.IntN(4)],
 		fragments:   r.IntN(2) == 0, malformed: r.IntN(3) == 0, poison: r.IntN(3) == 0,
 		power: r.IntN(2) == 0, faults: r.IntN(3) == 0,
-		steps: 20 + r.IntN(100),
+		renames: r.IntN(2) == 0,
+		steps:   20 + r.IntN(100),
 	}
+	p.roads = p.lossless && r.IntN(4) == 0 // of what the engine has no more it says nothing
+	p.malformed = p.malformed && !p.roads  // nor of what is no entry
 	p.maxFiles = 8
 	if !p.lossless {
 		p.maxFiles = 1 + r.IntN(3)
@@ -83,6 +87,9 @@ type sim struct {
 	deaf   bool
 	silent int  // lines that were lost so
 	faulty bool // the disk has failed since the agent was started
+	// damaged: the power has taken records out of the middle of the journal, so
+	// that positions may be there without their names.
+	damaged bool
 
 	began time.Time
 	over  bool
@@ -320,7 +327,7 @@ func (s *sim) writeOne(c *container) {
 		text := fmt.Sprintf("%s%d {\"log\":\"", c.bad.tag, len(c.bad.lines))
 		file := c.end()
 		c.w.Write([]byte(text + "\n"))
-		c.bad.lines = append(c.bad.lines, &line{text: text, ended: true, name: c.name, places: []spot{{file: file}}})
+		c.bad.lines = append(c.bad.lines, &line{text: text, ended: true, run: c.run, places: []spot{{file: file}}})
 		return
 	}
 	stream := entry.Stream(s.r.IntN(2))
@@ -332,8 +339,8 @@ func (s *sim) writeOne(c *container) {
 		// fall by up to 2 ms.
 		c.clock = max(c.clock+int64(s.r.IntN(2)), time.Now().UnixNano())
 		at = max(o.time, c.clock-int64(s.r.IntN(2))*int64(s.r.IntN(1500))*int64(time.Microsecond), c.startedAt.UnixNano())
-		if n := len(o.lines); n > 0 && !o.lines[n-1].ended {
-			at = max(at, o.time+1) // else it would go on with that line
+		if n := len(o.lines); n > 0 && (!o.lines[n-1].ended || len(o.lines[n-1].entries) > 0) {
+			at = max(at, o.time+1) // else it would go on with that line, whose end may be rotated away
 		}
 		text = fmt.Sprintf("%s%d ", o.tag, len(o.lines)) + text
 	}
@@ -358,7 +365,7 @@ func (s *sim) writeOne(c *container) {
 		o.time, o.ordinal = at, 1
 	}
 	if !o.open {
-		o.lines = append(o.lines, &line{time: at, name: c.name, poison: poison})
+		o.lines = append(o.lines, &line{time: at, run: c.run, knew: s.knows(c), poison: poison})
 	}
 	l := o.lines[len(o.lines)-1]
 	if o.open {
@@ -392,6 +399,16 @@ func (s *sim) canFragment(c *container) bool {
 	s.engine.mu.Lock()
 	defer s.engine.mu.Unlock()
 	return s.agent == nil || c.told == s.agent.run
+}
+
+// knows gives the agent's run if it has the name of a container's present run, else 0.
+func (s *sim) knows(c *container) int {
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	if s.agent == nil || c.knows != c.run {
+		return 0
+	}
+	return s.agent.run
 }
 
 // rotate lets Docker rotate a log: it does so because a line comes, which is written
@@ -473,6 +490,9 @@ func (s *sim) lifecycle() {
 		return
 	}
 	c := s.pick(func(*container) bool { return true })
+	if s.p.renames && s.r.IntN(3) == 0 {
+		s.rename(c)
+	}
 	switch k := s.r.IntN(6); {
 	case !c.running() && k == 0:
 		s.removeContainer(c)
