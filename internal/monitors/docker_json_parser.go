@@ -133,16 +133,16 @@ func jsonSpecial(w uint64) uint64 {
 }
 
 // jsonSimpleEscapes gives the byte that a backslash and the index stand for, 0
-// where that is not a single byte. Read only.
+// where that is not a single byte. Read only; jsonText reads it, too.
 var jsonSimpleEscapes = [256]byte{
 	'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t',
 }
 
 // jsonFastLine parses an entry in exactly the form in which Docker writes it:
 // log, stream, perhaps attrs, time in UTC, no spaces, newline. It goes over the
-// bytes once, where the processor can (jsonVectors) over 64 of the text at a time, else and
-// for what jsonText leaves over 16. At anything else it gives up, leaves the fields of l undefined
-// and returns the arena at its old length (it may have been moved).
+// bytes once, where the processor can (jsonVectors) over 64 of the text at a time, else
+// and for what jsonText leaves over 16. At anything else it gives up, leaves the fields
+// of l undefined and returns the arena at its old length (it may have been moved).
 func jsonFastLine(l *DockerJSONLogLine, data, arena []byte) (n int, newArena []byte, ok bool) {
 	if len(data) < 64 || string(data[:8]) != jsonEntryStart {
 		return 0, arena, false

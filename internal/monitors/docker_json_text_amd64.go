@@ -8,11 +8,11 @@ var jsonVectors = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512
 	cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasPOPCNT
 
 // jsonText decodes the text of a JSON string, blocks of jsonBlock bytes at src, to dst, as
-// far as the closing quote or an escape or a byte that it does not know: what is not
-// ASCII after \u, or not written as Docker does, and whatever is not valid. It has read so many bytes and
-// written so many, and high is not 0 if any that it read is not ASCII. When it meets nothing
-// of that it reads to the end of the blocks, or up to one byte before it if the last one is a
-// backslash that begins an escape.
+// far as the closing quote or an escape or a byte that it does not know: what is not ASCII
+// behind \u, or not written as Docker does, and whatever is not valid. It has read so many
+// bytes and written so many, and high is not 0 if any that it read is not ASCII. When it
+// meets nothing of that it reads to the end of the blocks, or up to one byte before it if
+// the last one is a backslash that begins an escape.
 //
 // dst has room for as many bytes as there are to read: what lies behind those that it
 // wrote is overwritten. There is a byte before src, which it may look at.

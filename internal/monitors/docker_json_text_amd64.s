@@ -1,25 +1,5 @@
 #include "textflag.h"
 
-// What a backslash and an ASCII character stand for, by the character, as in
-// jsonSimpleEscapes; 0: something else than a byte.
-DATA jsonEscapes<>+0x00(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x08(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x10(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x18(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x20(SB)/8, $0x0000000000220000 // "
-DATA jsonEscapes<>+0x28(SB)/8, $0x2f00000000000000 // /
-DATA jsonEscapes<>+0x30(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x38(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x40(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x48(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x50(SB)/8, $0x0000000000000000
-DATA jsonEscapes<>+0x58(SB)/8, $0x0000005c00000000 // \
-DATA jsonEscapes<>+0x60(SB)/8, $0x000c000000080000 // b f
-DATA jsonEscapes<>+0x68(SB)/8, $0x000a000000000000 // n
-DATA jsonEscapes<>+0x70(SB)/8, $0x00000009000d0000 // r t
-DATA jsonEscapes<>+0x78(SB)/8, $0x0000000000000000
-GLOBL jsonEscapes<>(SB), RODATA|NOPTR, $128
-
 DATA jsonBytes<>+0(SB)/1, $'u'
 DATA jsonBytes<>+1(SB)/1, $'0'
 DATA jsonBytes<>+2(SB)/1, $0xf8 // 0 to 7 are equal in these bits
@@ -40,13 +20,13 @@ GLOBL jsonBytes<>(SB), RODATA|NOPTR, $9
 //
 //	SI src, R8 read    DI dst, R9 wrote    CX blocks left    R10 high
 //	DX 1 if the last byte of the block before is a backslash that begins an escape, else 0
-//	R11 the odd bits   Z0, Z1 jsonEscapes  Z2 quotes  Z3 backslashes  Z4 spaces
+//	R11 the odd bits   Z0, Z1 jsonSimpleEscapes of ASCII   Z2 quotes  Z3 backslashes  Z4 spaces
 TEXT ·jsonText(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), DI
 	MOVQ src+8(FP), SI
 	MOVQ blocks+16(FP), CX
-	VMOVDQU64 jsonEscapes<>+0x00(SB), Z0
-	VMOVDQU64 jsonEscapes<>+0x40(SB), Z1
+	VMOVDQU64 ·jsonSimpleEscapes+0(SB), Z0
+	VMOVDQU64 ·jsonSimpleEscapes+64(SB), Z1
 	MOVL $'"', AX
 	VPBROADCASTB AX, Z2
 	MOVL $'\\', AX

@@ -1256,18 +1256,18 @@ func (m *FileMonitor) Health() FileHealth {
 		FilesMonitored: len(m.logs), FilesHeld: m.descriptors.Open(), Failed: len(m.failed), FailedBy: m.failed.longest(),
 		GapAt: m.gapAt, LostAt: m.lostAt, MalformedAt: m.cfg.Lines.malformedAt(),
 	}
-	logs := m.inOrder()
-	m.mu.Unlock()
-	for _, lg := range logs {
-		m.mu.Lock()
-		t, held := lg.tail, lg.state == stateHeld
-		m.mu.Unlock()
-		if t != nil {
-			h.UnreadBytes += t.Unread()
+	tails := make([]*tail.Log, 0, len(m.logs))
+	for _, lg := range m.inOrder() {
+		if lg.tail != nil {
+			tails = append(tails, lg.tail)
 		}
-		if held {
+		if lg.state == stateHeld {
 			h.Held++
 		}
+	}
+	m.mu.Unlock()
+	for _, t := range tails {
+		h.UnreadBytes += t.Unread()
 	}
 	return h
 }

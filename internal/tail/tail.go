@@ -359,7 +359,7 @@ func (l *Log) Next(buf []byte) (Chunk, error) {
 		// Taken before the read: only then does an empty read of a final file
 		// mean that it has been read to its end.
 		final := f.final
-		f.ctime = 0
+		f.ctime = 0 // there may be more than Check saw
 		l.mu.Unlock()
 
 		c.Seq, c.Offset = f.seq, f.offset
