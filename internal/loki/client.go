@@ -750,7 +750,7 @@ func (c *Client) post(ctx context.Context, l *lane, r request) verdict {
 	} else if c.badSecret.CompareAndSwap(true, false) {
 		c.log.Info("the file with the store's credentials can be read again")
 	}
-	payload := l.encode(r)
+	payload := l.body(r)
 	rctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	start := time.Now()
 	answer, err := c.poster.post(rctx, l, authorization, payload)

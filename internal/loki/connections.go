@@ -44,7 +44,8 @@ type reply struct {
 type poster interface {
 	// post sends a payload and reads the answer into the lane. An error says that
 	// none came, or not all of it; status is 0 then, or that of what came. Only ctx
-	// bounds the time. The payload is the caller's again afterwards.
+	// bounds the time. The payload is the lane's, which may make that of its next request
+	// in the same memory as soon as this one is sent.
 	post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error)
 	// close closes what is idle. No post may be under way.
 	close()
@@ -298,6 +299,8 @@ func (c *connection) post(request []byte, l *lane, authorization string, payload
 		if c.quiet() {
 			return reply{}, false, sent
 		}
+	} else {
+		l.encodeAhead()
 	}
 	res, err := c.answer() //nolint:bodyclose // closing would read all of it, also what is cut off
 	switch {

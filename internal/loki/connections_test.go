@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
 )
 
 // A store is served by functions here: one connection each, written by hand.
@@ -1023,6 +1025,86 @@ func (c *canned) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 func (c *canned) Close() error { c.shut.Do(func() { close(c.closed) }); return nil }
+
+// halfSent takes no more than half of a request.
+type halfSent struct{ *canned }
+
+func (c halfSent) Write(b []byte) (int, error) {
+	_, _ = c.canned.Write(b)
+	return len(b) / 2, syscall.EPIPE
+}
+func (halfSent) SetReadDeadline(time.Time) error { return nil }
+
+// TestEncodesAhead: while a request is on its way, the next is encoded, and what that
+// gave is used for no other.
+func TestEncodesAhead(t *testing.T) {
+	at := time.Unix(1_700_000_000, 0)
+	b := new(entry.Batch)
+	appendSection(b, labelled("one"), line(at, "a"))
+	appendSection(b, labelled("two"), line(at, "b"), line(at, "c"))
+	start := func() (*lane, request) {
+		l := new(lane)
+		l.collect(b, true)
+		l.fill()
+		l.order, l.ends = []int32{0, 1}, []int32{1, 2}
+		l.share(defaultBatchBytes)
+		r := l.stack[1]
+		l.stack = l.stack[:1]
+		return l, r
+	}
+	texts := func(wire []byte) (all []string) {
+		for _, s := range decode(t, wire).Streams {
+			for _, e := range s.Entries {
+				all = append(all, e.Line)
+			}
+		}
+		return all
+	}
+	post := func(l *lane, conn net.Conn, payload []byte) error {
+		c := &connection{Conn: conn, tcp: new(net.TCPConn)}
+		c.limit.R = conn
+		c.r = bufio.NewReader(&c.limit)
+		_, _, err := c.post([]byte("POST / HTTP/1.1\r\n"), l, "", payload)
+		return err
+	}
+
+	l, first := start()
+	if err := post(l, newCanned([]byte(noContent)), l.body(first)); err != nil {
+		t.Fatal(err)
+	}
+	ahead := l.ahead.bytes
+	if got := texts(ahead); !slices.Equal(got, []string{"b", "c"}) {
+		t.Fatalf("encoded ahead: %q", got)
+	}
+	next := l.body(l.stack[0])
+	if &next[0] != &ahead[0] {
+		t.Fatal("it was encoded again")
+	}
+	// That was the last.
+	l.stack = l.stack[:0]
+	if err := post(l, newCanned([]byte(noContent)), next); err != nil || l.ahead.bytes != nil || !slices.Equal(texts(next), []string{"b", "c"}) {
+		t.Fatalf("ahead %d bytes, %v", len(l.ahead.bytes), err)
+	}
+
+	// The answer makes another request the next.
+	l, first = start()
+	if err := post(l, newCanned([]byte(noContent)), l.body(first)); err != nil {
+		t.Fatal(err)
+	}
+	if got := texts(l.body(first)); !slices.Equal(got, []string{"a"}) {
+		t.Fatalf("of another request: %q", got)
+	}
+	if got := texts(l.body(l.stack[0])); !slices.Equal(got, []string{"b", "c"}) {
+		t.Fatalf("after that: %q", got)
+	}
+
+	// Half of a request has gone: it is in the memory still.
+	l, first = start()
+	payload := l.body(first)
+	if err := post(l, halfSent{newCanned([]byte(noContent))}, payload); err == nil || l.ahead.bytes != nil || !slices.Equal(texts(payload), []string{"a"}) {
+		t.Fatalf("ahead %d bytes, %v", len(l.ahead.bytes), err)
+	}
+}
 
 // FuzzAnswer: whatever a store says is taken as net/http's Transport takes it.
 func FuzzAnswer(f *testing.F) {

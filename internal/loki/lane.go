@@ -101,7 +101,14 @@ type lane struct {
 	times      []int64
 
 	enc    encoder
+	ahead  encoded // of the request that is next; set while another is on its way
 	answer []byte
+}
+
+// encoded is what encode made of a request.
+type encoded struct {
+	of    request
+	bytes []byte // in encoder.out; nil: there is none
 }
 
 // keepBytes bounds what a lane keeps of a buffer between pushes.
@@ -117,6 +124,7 @@ func (l *lane) release() {
 	l.suspects = l.suspects[:0]
 	clear(l.splits)
 	l.splits = l.splits[:0]
+	l.ahead = encoded{}
 	if cap(l.enc.out) > keepBytes {
 		l.enc.out = nil
 	}
@@ -243,6 +251,26 @@ func (l *lane) measure(s *span) {
 			s.size += entrySize(ln.Time, int(ln.Len), m)
 			s.n++
 		}
+	}
+}
+
+// body gives the compressed body of a request, which encodeAhead may have made already:
+// one whose lines have changed since is another (prune). It is valid until the next is made.
+func (l *lane) body(r request) []byte {
+	made := l.ahead
+	l.ahead = encoded{}
+	if made.bytes != nil && made.of == r {
+		return made.bytes
+	}
+	return l.encode(r)
+}
+
+// encodeAhead makes the body of the next request, if there is one, in the memory of the
+// present one, which has been sent: meanwhile the store is at work, and its answer on the
+// way. It was for nothing if that changes what is sent next.
+func (l *lane) encodeAhead() {
+	if n := len(l.stack); n > 0 {
+		l.ahead = encoded{of: l.stack[n-1], bytes: l.encode(l.stack[n-1])}
 	}
 }
 
