@@ -39,10 +39,11 @@ const (
 	// to. The contract promises 2 s.
 	pollInterval = 2 * time.Second
 
-	// pathPolls is in how many polls each log is looked at by its path at least once.
-	// In the others a look at the file held will do, which costs less than half and shows
-	// all but what befalls directories: docs/adr/0011-idle-logs-are-looked-at-by-descriptor.md.
-	pathPolls = 5
+	// pathPolls is in how many polls each log is looked at by its path at least once, and
+	// pathLooks how many are in each poll, if there are so many. For the others a look at
+	// the file held will do, which costs a fraction and shows all but what befalls
+	// directories: docs/adr/0011-idle-logs-are-looked-at-by-descriptor.md.
+	pathPolls, pathLooks = 15, 16
 
 	// busyReads is after how many reads with news, a tick apart, a log's writes are
 	// no longer watched, and it is read on each tick instead. Changing the watch
@@ -54,7 +55,8 @@ const (
 
 	// unseenPolls is after how many polls in a row that could not see a log's
 	// path reading it counts as failed, though what is held can be read on: 4 to 6 s
-	// after the path has gone if the log is written to, up to 14 s if it is idle.
+	// after the path has gone if the log is written to, 2 s later if it is one of many
+	// that are idle, and as much as 34 s if no other has gone.
 	unseenPolls = 3
 
 	// openRetryMax is the longest pause between tries to open a log that cannot
@@ -135,7 +137,8 @@ type FileMonitor struct {
 	failed  logProblems[*fileLog] // logs that cannot be read now
 	ended   bool                  // Run has: nothing is opened any more
 	polls   int                   // those begun
-	turns   int                   // those given to logs, for looksByPath
+	turns   int                   // those given to logs, for pathTurn
+	anyGone bool                  // a path was not seen in the last poll that had been before
 	gapAt   time.Time             // when files were last found to be lost that were never seen
 	lostAt  time.Time             // when the rest of a file was last lost that was
 }
@@ -189,7 +192,7 @@ type schedule struct {
 	// that could not see the path, or its directory, though the container is
 	// there.
 	quiet, unseen int
-	turn          int // for looksByPath and inOrder; later ones are higher
+	turn          int // for pathTurn and inOrder; later ones are higher
 	// fails and retryAt are of stateClosed and stateFailed.
 	fails   int
 	retryAt time.Time
@@ -954,14 +957,15 @@ func (m *FileMonitor) poll() (overflow bool) {
 	m.mu.Lock()
 	logs := m.inOrder()
 	m.polls++
-	polls := m.polls
+	turn := pathTurn{poll: m.polls, logs: len(logs), all: m.anyGone}
+	m.anyGone = false
 	m.mu.Unlock()
 	m.forgotten.again()
 	var suspects []*fileLog
 	for _, lg := range logs {
 		m.mu.Lock()
 		t, state, retry := lg.tail, lg.state, !now.Before(lg.retryAt)
-		byPath := looksByPath(polls, lg.turn, lg.unseen)
+		byPath := turn.has(lg.turn, lg.unseen)
 		m.mu.Unlock()
 		switch state {
 		case stateClosed:
@@ -1038,11 +1042,17 @@ func (m *FileMonitor) inOrder() []*fileLog {
 	return m.order
 }
 
-// looksByPath decides whether a poll looks at a log by its path although its file may
-// be untouched: when the path could not be seen the last time, and once in pathPolls
-// polls, in which the logs take turns, so that no poll looks at all of them so.
-func looksByPath(poll, turn, unseen int) bool {
-	return unseen > 0 || (poll+turn)%pathPolls == 0
+// pathTurn is which logs a poll looks at by their path although their files may be
+// untouched. Few logs are looked at by each poll, and many in turns. What befalls one
+// directory often befalls others: if the last poll has found one gone, it is all of them.
+type pathTurn struct {
+	poll, logs int
+	all        bool
+}
+
+// has decides on the log with a turn, whose path was unseen so many times in a row.
+func (p pathTurn) has(turn, unseen int) bool {
+	return p.all || unseen > 0 || (p.poll+turn)%min(max(1, p.logs/pathLooks), pathPolls) == 0
 }
 
 // countUnseen takes account of a look at a log. One whose path cannot be seen for
@@ -1053,6 +1063,7 @@ func (m *FileMonitor) countUnseen(lg *fileLog, unseen bool) {
 	case !unseen || lg.exited:
 		lg.unseen = 0
 	case lg.unseen < unseenPolls:
+		m.anyGone = m.anyGone || lg.unseen == 0
 		if lg.unseen++; lg.unseen == unseenPolls {
 			m.news(lg)
 		}

@@ -10,23 +10,43 @@ import (
 	"github.com/log-capturer/log_capturer/internal/tail/dockertest"
 )
 
-func TestLooksByPath(t *testing.T) {
-	for turn := range 3 * pathPolls {
-		for first := range 2 * pathPolls {
-			looks := 0
-			for poll := first; poll < first+pathPolls; poll++ {
-				if looksByPath(poll, turn, 0) {
-					looks++
+// TestPathTurn: each log has its turn once in a number of polls that grows with the
+// number of logs, up to pathPolls.
+func TestPathTurn(t *testing.T) {
+	for logs, within := range map[int]int{
+		0: 1, 1: 1, 2*pathLooks - 1: 1, 2 * pathLooks: 2, 7 * pathLooks: 7,
+		pathPolls * pathLooks: pathPolls, 100 * pathPolls * pathLooks: pathPolls,
+	} {
+		for turn := range 3 * pathPolls {
+			for first := range 2 * pathPolls {
+				looks := 0
+				for poll := first; poll < first+within; poll++ {
+					p := pathTurn{poll: poll, logs: logs}
+					if p.has(turn, 0) {
+						looks++
+					}
+					if !p.has(turn, 1) {
+						t.Errorf("poll %d does not look by path although the path could not be seen", poll)
+					}
+					if p.all = true; !p.has(turn, 0) {
+						t.Errorf("poll %d does not look by path although other paths have gone", poll)
+					}
 				}
-				if !looksByPath(poll, turn, 1) {
-					t.Errorf("poll %d does not look by path although the path could not be seen", poll)
+				if looks != 1 {
+					t.Errorf("%d logs, turn %d: %d looks by path in the %d polls from %d on", logs, turn, looks, within, first)
 				}
-			}
-			if looks != 1 {
-				t.Errorf("turn %d: %d looks by path in the %d polls from %d on", turn, looks, pathPolls, first)
 			}
 		}
 	}
+}
+
+// crowd is the names of so many logs that each is looked at by its path in one of turns
+// polls.
+func crowd(turns int) (ids []string) {
+	for i := range turns * pathLooks {
+		ids = append(ids, fmt.Sprintf("c%d", i))
+	}
+	return ids
 }
 
 // unwatched gives a fixture with idle logs, whose notifications are all lost. Looks at
@@ -55,6 +75,7 @@ func unwatched(t *testing.T, ids ...string) *fixture {
 // TestPollFindsAtOnce: what happens to a file is found by the next poll, whether it
 // looks at the log by its path or not.
 func TestPollFindsAtOnce(t *testing.T) {
+	const turns = 2
 	line := func(text string) string { return jsonEntry("stdout", text+"\n", at(0)) }
 	for _, c := range []struct {
 		name string
@@ -87,9 +108,9 @@ func TestPollFindsAtOnce(t *testing.T) {
 			return os.Rename(next, path)
 		}, []string{"new"}},
 	} {
-		for before := range pathPolls {
+		for before := range turns {
 			t.Run(fmt.Sprintf("%s/%d", c.name, before), func(t *testing.T) {
-				f := unwatched(t, "c")
+				f := unwatched(t, append(crowd(turns), "c")...)
 				for range before {
 					f.m.poll()
 				}
@@ -107,19 +128,19 @@ func TestPollFindsAtOnce(t *testing.T) {
 }
 
 // TestPollFindsLostDirectories: that a log's directory is gone while its file is as
-// it was shows when it is the log's turn to be looked at by its path. The logs take
-// turns, and one that is missing is looked at by each poll from then on.
+// it was shows when it is the log's turn to be looked at by its path. The next poll
+// looks at all.
 func TestPollFindsLostDirectories(t *testing.T) {
-	var ids []string
-	for i := range 2 * pathPolls {
-		ids = append(ids, fmt.Sprintf("c%d", i))
-	}
+	const turns = 3
+	ids := crowd(turns)
 	f := unwatched(t, ids...)
 	away := filepath.Join(t.TempDir(), "away")
 	if err := os.Rename(f.dir, away); err != nil {
 		t.Fatal(err)
 	}
-	for poll := 1; poll < pathPolls+unseenPolls; poll++ {
+	for poll, want := range []struct{ missing, read int }{
+		{pathLooks, 0}, {len(ids), 0}, {len(ids), pathLooks}, {len(ids), len(ids)},
+	} {
 		f.m.poll()
 		missing, read := 0, 0
 		for _, lg := range f.m.logs {
@@ -130,11 +151,8 @@ func TestPollFindsLostDirectories(t *testing.T) {
 				read++
 			}
 		}
-		if want := 2 * min(poll, pathPolls); missing != want {
-			t.Errorf("after %d polls %d logs are missing, want %d", poll, missing, want)
-		}
-		if want := 2 * max(0, poll-unseenPolls+1); read != want {
-			t.Errorf("after %d polls %d logs are handed to the reader, want %d", poll, read, want)
+		if missing != want.missing || read != want.read {
+			t.Errorf("after %d polls %d logs are missing and %d handed to the reader, want %d and %d", poll+1, missing, read, want.missing, want.read)
 		}
 	}
 	f.work()
@@ -155,11 +173,34 @@ func TestPollFindsLostDirectories(t *testing.T) {
 	}
 }
 
+// TestPollFindsOneLostDirectory: one that stays away makes no poll but one look at all.
+func TestPollFindsOneLostDirectory(t *testing.T) {
+	const turns = 3
+	f := unwatched(t, crowd(turns)...)
+	if err := os.Rename(filepath.Dir(f.path("c7")), filepath.Join(t.TempDir(), "away")); err != nil {
+		t.Fatal(err)
+	}
+	found, all := 0, 0
+	for range turns + unseenPolls {
+		if f.m.anyGone {
+			all++
+		}
+		f.m.poll()
+		if f.m.logs["c7"].unseen == 1 {
+			found++
+		}
+	}
+	if found != 1 || all != 1 || f.m.logs["c7"].state != stateQueued {
+		t.Errorf("found in %d polls, %d looked at all, state %v", found, all, f.m.logs["c7"].state)
+	}
+}
+
 // TestPollSettlesAccounts: a look at the file held sets right, as one at the path does,
 // what notifications have told too often.
 func TestPollSettlesAccounts(t *testing.T) {
-	f := unwatched(t, "c")
-	for range pathPolls {
+	const turns = 2
+	f := unwatched(t, append(crowd(turns), "c")...)
+	for range turns {
 		lg := f.m.logs["c"]
 		lg.created, lg.blind = 7, true
 		f.m.poll()
