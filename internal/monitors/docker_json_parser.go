@@ -282,7 +282,7 @@ text:
 	if size == 0 || len(t) < size+3 || string(t[size:size+3]) != "\"}\n" {
 		return 0, newArena, false
 	}
-	if high&0x8080808080808080 != 0 && !utf8.Valid(dst[start:j]) {
+	if high&0x8080808080808080 != 0 && !jsonValidUTF8(dst[start:j]) {
 		return 0, newArena, false
 	}
 	l.Time = ns
@@ -292,6 +292,14 @@ text:
 	l.Raw = nil
 	l.NULs = 0
 	return i + size + 3, dst[:j], true
+}
+
+// jsonValidUTF8 is utf8.Valid.
+func jsonValidUTF8(text []byte) bool {
+	if jsonVectors && len(text) > 0 {
+		return jsonUTF8(&text[0], len(text))
+	}
+	return utf8.Valid(text)
 }
 
 // jsonGrow makes room for as many bytes behind the first n of buf and returns it at its

@@ -91,6 +91,7 @@ func BenchmarkParseDockerJSONLogLine(b *testing.B) {
 		{"short", "", jsonBenchShort},
 		{"stack", "", jsonBenchStack},
 		{"non-ASCII", "", jsonBenchCyrillic},
+		{"not UTF-8", "", jsonBenchLatin1},
 		{"colored", "", jsonBenchColored},
 		{"markup", "", jsonBenchMarkup},
 		{"fragments", "", jsonBenchFragment},
@@ -128,4 +129,10 @@ func jsonBench(b *testing.B, data []byte) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(lines), "ns/line")
+}
+
+// jsonBenchLatin1 is of a program that writes ISO 8859-1: Docker writes \ufffd for each
+// byte that is not UTF-8.
+func jsonBenchLatin1(r *rand.Rand) string {
+	return fmt.Sprintf("Auftrag %d f\xfcr M\xfcller, Stra\xdfe %d, gepr\xfcft und \xfcbergeben\n", r.IntN(1e6), r.IntN(256))
 }

@@ -2,7 +2,7 @@ package monitors
 
 import "golang.org/x/sys/cpu"
 
-// jsonVectors says that the processor has what jsonText needs: AVX-512 with VBMI2 (Intel
+// jsonVectors says that the processor has what jsonText and jsonUTF8 need: AVX-512 with VBMI2 (Intel
 // since Ice Lake, AMD since Zen 4), and that the kernel saves its registers. Only tests change it.
 var jsonVectors = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VBMI && cpu.X86.HasAVX512VBMI2 &&
 	cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasPOPCNT
@@ -19,3 +19,8 @@ var jsonVectors = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512
 //
 //go:noescape
 func jsonText(dst, src *byte, blocks int) (read, wrote int, high uint64)
+
+// jsonUTF8 reports whether the n bytes at text are UTF-8, as utf8.Valid does. n is at least 1.
+//
+//go:noescape
+func jsonUTF8(text *byte, n int) bool

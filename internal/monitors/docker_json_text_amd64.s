@@ -172,3 +172,114 @@ done:
 	MOVQ R9, wrote+32(FP)
 	MOVQ R10, high+40(FP)
 	RET
+
+DATA jsonUTF8Bytes<>+0(SB)/1, $0xc0
+DATA jsonUTF8Bytes<>+1(SB)/1, $0xc2
+DATA jsonUTF8Bytes<>+2(SB)/1, $0xe0
+DATA jsonUTF8Bytes<>+3(SB)/1, $0xed
+DATA jsonUTF8Bytes<>+4(SB)/1, $0xf0
+DATA jsonUTF8Bytes<>+5(SB)/1, $0xf4
+DATA jsonUTF8Bytes<>+6(SB)/1, $0xf5
+DATA jsonUTF8Bytes<>+7(SB)/1, $0x90
+DATA jsonUTF8Bytes<>+8(SB)/1, $0xa0
+GLOBL jsonUTF8Bytes<>(SB), RODATA|NOPTR, $9
+
+// func jsonUTF8(text *byte, n int) bool
+//
+// Of a block of 64 bytes it makes masks, bit i for byte i, of the bytes that begin a
+// character of two, three, four bytes. Shifted, they say where the others must be, and
+// there they must be and nowhere else. What is left are bytes that never occur, and those
+// second bytes that would make a character too small, too large or a surrogate (RFC 3629, 4).
+//
+//	SI text    CX bytes left    DX the others that are due in the next block
+//	R8, K0 errors    Z0 the block    Z1 the same, one byte on
+TEXT ·jsonUTF8(SB), NOSPLIT, $0-17
+	MOVQ text+0(FP), SI
+	MOVQ n+8(FP), CX
+	VPBROADCASTB jsonUTF8Bytes<>+0(SB), Z16
+	VPBROADCASTB jsonUTF8Bytes<>+1(SB), Z17
+	VPBROADCASTB jsonUTF8Bytes<>+2(SB), Z18
+	VPBROADCASTB jsonUTF8Bytes<>+3(SB), Z19
+	VPBROADCASTB jsonUTF8Bytes<>+4(SB), Z20
+	VPBROADCASTB jsonUTF8Bytes<>+5(SB), Z21
+	VPBROADCASTB jsonUTF8Bytes<>+6(SB), Z22
+	VPBROADCASTB jsonUTF8Bytes<>+7(SB), Z23
+	VPBROADCASTB jsonUTF8Bytes<>+8(SB), Z24
+	XORL DX, DX
+	XORL R8, R8
+	KXORQ K0, K0, K0
+
+whole:
+	CMPQ CX, $64
+	JLE rest                // the last byte has none behind it
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 1(SI), Z1
+
+check:
+	VPMOVB2M Z0, K1
+	KMOVQ K1, AX
+	MOVQ AX, BX
+	ORQ DX, BX
+	JZ next                 // ASCII
+	VPCMPUB $5, Z16, Z0, K1
+	VPCMPUB $5, Z18, Z0, K2
+	VPCMPUB $5, Z20, Z0, K3
+	KMOVQ K1, BX            // of two bytes or more
+	KMOVQ K2, R9            // of three or more
+	KMOVQ K3, R10           // of four
+	ANDNQ AX, BX, AX        // the others
+	LEAQ (BX)(BX*1), R11
+	ORQ DX, R11
+	LEAQ (R9*4), R12
+	ORQ R12, R11
+	LEAQ (R10*8), R12
+	ORQ R12, R11            // where they must be
+	XORQ AX, R11
+	ORQ R11, R8
+	SHRQ $63, BX
+	SHRQ $62, R9
+	SHRQ $61, R10
+	ORQ R9, BX
+	ORQ R10, BX
+	MOVQ BX, DX
+
+	VPCMPUB $1, Z17, Z0, K1, K1 // c0, c1
+	VPCMPUB $5, Z22, Z0, K2 // f5 and above
+	VPCMPEQB Z18, Z0, K3    // e0,
+	VPCMPUB $1, Z24, Z1, K3, K3 // and then less than a0
+	VPCMPEQB Z19, Z0, K4    // ed,
+	VPCMPUB $5, Z24, Z1, K4, K4 // and then not less: a surrogate
+	VPCMPEQB Z20, Z0, K5    // f0,
+	VPCMPUB $1, Z23, Z1, K5, K5 // and then less than 90
+	VPCMPEQB Z21, Z0, K6    // f4,
+	VPCMPUB $5, Z23, Z1, K6, K6 // and then not less
+	KORQ K1, K2, K1
+	KORQ K3, K4, K3
+	KORQ K5, K6, K5
+	KORQ K1, K3, K1
+	KORQ K5, K0, K0
+	KORQ K1, K0, K0
+
+next:
+	ADDQ $64, SI
+	SUBQ $64, CX
+	JGT whole
+	ORQ DX, R8              // nothing may be due
+	VZEROUPPER
+	KORTESTQ K0, K0
+	SETEQ AX
+	TESTQ R8, R8
+	SETEQ BX
+	ANDB BX, AX
+	MOVB AX, ret+16(FP)
+	RET
+
+rest:
+	MOVQ $-1, AX
+	BZHIQ CX, AX, AX        // with 64 it leaves all
+	KMOVQ AX, K1
+	SHRQ $1, AX
+	KMOVQ AX, K2
+	VMOVDQU8.Z (SI), K1, Z0
+	VMOVDQU8.Z 1(SI), K2, Z1
+	JMP check

@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"regexp"
 	"strconv"
 	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // withAndWithoutVectors runs a test as on the processor at hand, and as on one on
@@ -123,6 +127,82 @@ func FuzzJSONText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		if len(src) >= jsonBlock {
 			jsonTextCheck(t, src)
+		}
+	})
+}
+
+// jsonUTF8Check compares it with the standard library; text ends where it may be read.
+func jsonUTF8Check(t jsonTester, text []byte) {
+	t.Helper()
+	if want := utf8.Valid(text); jsonUTF8(&text[0], len(text)) != want {
+		t.Fatalf("of %q: %t, want %t", text, !want, want)
+	}
+}
+
+// TestJSONUTF8 tries what four bytes may begin with, at the end of a text and inside, at
+// each place of a block and across blocks.
+func TestJSONUTF8(t *testing.T) {
+	if !jsonVectors {
+		t.Skip("this processor has no AVX-512 with VBMI2")
+	}
+	ascii := bytes.Repeat([]byte("a"), 3*jsonBlock)
+	edges := []byte{0x7f, 0x80, 0xbf, 0xc0}
+	for _, at := range []int{0, jsonBlock - 3, jsonBlock - 1} {
+		text := append(ascii[:0:0], ascii[:jsonBlock+9]...)
+		for first := 0x7f; first <= 0xff; first++ {
+			for second := range 256 {
+				for _, third := range edges {
+					for _, fourth := range edges {
+						copy(text[at:], []byte{byte(first), byte(second), third, fourth})
+						jsonUTF8Check(t, text)
+					}
+				}
+			}
+		}
+	}
+	for _, piece := range []string{"ä", "—", "日", "😀", "\xc3", "\xe2\x80", "\xf0\x9f\x98", "\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xc1\xbf"} {
+		for n := 1; n <= len(ascii); n++ {
+			for at := range n {
+				text := append(ascii[:0:0], ascii[:n]...)
+				copy(text[at:], piece)
+				jsonUTF8Check(t, text)
+			}
+			full := bytes.Repeat([]byte(piece), n)
+			jsonUTF8Check(t, full)
+			jsonUTF8Check(t, full[:n])
+		}
+	}
+}
+
+// TestJSONUTF8ReadsNoFurther has texts end where memory does that may be read.
+func TestJSONUTF8ReadsNoFurther(t *testing.T) {
+	if !jsonVectors {
+		t.Skip("this processor has no AVX-512 with VBMI2")
+	}
+	page := os.Getpagesize()
+	mem, err := unix.Mmap(-1, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem) //nolint:errcheck // the test's own
+	if err := unix.Mprotect(mem[page:], unix.PROT_NONE); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 3*jsonBlock; n++ {
+		text := mem[page-n : page]
+		copy(text, bytes.Repeat([]byte("ä"), n))
+		jsonUTF8Check(t, text)
+	}
+}
+
+func FuzzJSONUTF8(f *testing.F) {
+	if !jsonVectors {
+		f.Skip("this processor has no AVX-512 with VBMI2")
+	}
+	f.Add([]byte("Пользователь вошёл в систему, адрес 10.0.0.1 — 日本語, 😀 and \xf4\x8f\xbf\xbf to the end of more than one block"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 0 {
+			jsonUTF8Check(t, text)
 		}
 	})
 }
