@@ -575,11 +575,41 @@ func TestNameNote(t *testing.T) {
 			t.Errorf("%+v became %q, that %+v", n, n.String(), got)
 		}
 	}
-	for _, s := range []string{"", "web", " 2025-11-07T12:00:00Z", "web noon", "web 2025-11-07T12:00:00Z x", "web 2025-11-07T12:00:00Z x y", "web 2025-11-07T12:00:00Z x 1 y z"} {
+	for _, s := range noNameNotes {
 		if got, ok := parseNameNote(s); ok {
 			t.Errorf("%q is %+v", s, got)
 		}
 	}
+}
+
+// noNameNotes are texts that are no nameNote's.
+var noNameNotes = []string{
+	"", "web", " 2025-11-07T12:00:00Z", "web noon", "web 2025-11-07T12:00:00Z ",
+	"web 2025-11-07T12:00:00Z x", "web 2025-11-07T12:00:00Z x y", "web 2025-11-07T12:00:00Z x 1 y z",
+	// A field is empty.
+	"web 2025-11-07T12:00:00Z  1", "web 2025-11-07T12:00:00Z  1 y", "web 2025-11-07T12:00:00Z x 1 ",
+	// The same could be said otherwise.
+	"web 2025-11-07T12:00:00.10Z", "web 2025-11-07T13:00:00+01:00", "web 2025-11-07T12:00:00Z x +1", "web 2025-11-07T12:00:00Z x 1 x",
+}
+
+// FuzzNameNote: what is read as a note is what String writes of it.
+func FuzzNameNote(f *testing.F) {
+	for _, s := range noNameNotes {
+		f.Add(s)
+	}
+	f.Add("web-3 2025-11-07T12:00:04Z web-2 99 web")
+	f.Fuzz(func(t *testing.T, s string) {
+		n, ok := parseNameNote(s)
+		if !ok {
+			return
+		}
+		if got := n.String(); got != s {
+			t.Errorf("%q was read as %+v, which is written %q", s, n, got)
+		}
+		if n.name == "" || n.first == "" {
+			t.Errorf("%q was read as %+v", s, n)
+		}
+	})
 }
 
 func TestExplain(t *testing.T) {

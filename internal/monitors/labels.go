@@ -1,6 +1,7 @@
 package monitors
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -118,7 +119,7 @@ func (n nameNote) String() string {
 // parseNameNote reads what String wrote; false if it is anything else.
 func parseNameNote(note string) (n nameNote, ok bool) {
 	f := strings.Split(note, " ")
-	if len(f) != 2 && len(f) != 4 && len(f) != 5 || f[0] == "" {
+	if len(f) != 2 && len(f) != 4 && len(f) != 5 || slices.Contains(f, "") {
 		return nameNote{}, false
 	}
 	n.name, n.first = f[0], f[0]
@@ -134,6 +135,10 @@ func parseNameNote(note string) (n nameNote, ok bool) {
 	}
 	if len(f) == 5 {
 		n.first = f[4]
+	}
+	// Times, numbers and a first name can be written in other ways than String's.
+	if n.String() != note {
+		return nameNote{}, false
 	}
 	return n, true
 }
