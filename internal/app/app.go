@@ -167,9 +167,7 @@ func (a *agent) build(out io.Writer) error {
 	}
 	c, l := a.cfg.Monitors.Container, a.cfg.Sinks.Loki
 	a.dispatcher = dispatch.New(dispatch.Config{
-		// Less than the tick at which files are read, so that what a tick brings leaves
-		// at once, and not by a timer of its own a moment later.
-		Lanes: lanes, BatchBytes: l.BatchBytes, BatchWait: l.BatchWait - l.BatchWait/4,
+		Lanes: lanes, BatchBytes: l.BatchBytes, BatchWait: dispatch.BatchWait(l.BatchWait),
 		Sink: sink, Spool: a.spool, Stats: a.stats, Acks: a.positions, DeadLetters: a.dead,
 		Wake: func(s *entrySource) {
 			if s.Method == monitors.MethodStreaming {

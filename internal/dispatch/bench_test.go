@@ -24,7 +24,7 @@ func (nullStore) Append(*entry.Batch, []entry.Refusal) error { return nil }
 
 // runNull runs a dispatcher of one lane that sends to nowhere, until f returns.
 func runNull(tb testing.TB, f func(d *Dispatcher)) {
-	d := New(Config{Lanes: 1, BatchBytes: 64 << 10, Sink: nullStore{}, Acks: nullStore{}, DeadLetters: nullStore{},
+	d := New(Config{Lanes: 1, BatchBytes: 64 << 10, BatchWait: batchWait, Sink: nullStore{}, Acks: nullStore{}, DeadLetters: nullStore{},
 		Registerer: prometheus.NewRegistry()})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -98,7 +98,7 @@ func TestNoAllocations(t *testing.T) {
 					seq++
 					reading(t, d, src, seq, time.Now().UnixNano(), text)
 				}
-				time.Sleep(2 * DefaultBatchWait)
+				time.Sleep(2 * batchWait)
 				synctest.Wait()
 			}
 			for range 100 {

@@ -49,13 +49,12 @@ type DeadLetters interface {
 const (
 	DefaultLanes          = 2
 	DefaultBatchBytes     = 1 << 20
-	DefaultBatchWait      = 100 * time.Millisecond
 	DefaultBatchesPerLane = 2
 	DefaultParkedBytes    = 8 << 20
 )
 
 // Config is what a Dispatcher is made of. A number that is zero means its
-// default.
+// default, where there is one.
 type Config struct {
 	// Lanes is the number of ordered lanes, and so of requests in flight.
 	Lanes int
@@ -63,7 +62,7 @@ type Config struct {
 	// Readers stop appending there; a batch is larger by one line at most.
 	BatchBytes int
 	// BatchWait is the least time between the departures of two batches of a
-	// lane of which the later is not full; below zero: none.
+	// lane of which the later is not full; zero: none. BatchWait gives it.
 	BatchWait time.Duration
 	// BatchesPerLane bounds the memory: batches being filled, waiting or sent. With
 	// two, one can be filled while the other is sent. Each more is one more that a
@@ -95,6 +94,11 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// BatchWait gives Config.BatchWait for readers that look for new lines every tick. It is
+// less than the tick, so that what a tick brings leaves at once, and not by a timer of
+// its own a moment later.
+func BatchWait(tick time.Duration) time.Duration { return tick - tick/4 }
+
 func (c Config) withDefaults() Config {
 	def := func(v *int, d int) {
 		if *v <= 0 {
@@ -105,10 +109,6 @@ func (c Config) withDefaults() Config {
 	def(&c.BatchBytes, DefaultBatchBytes)
 	def(&c.BatchesPerLane, DefaultBatchesPerLane)
 	def(&c.ParkedBytes, DefaultParkedBytes)
-	if c.BatchWait == 0 {
-		c.BatchWait = DefaultBatchWait
-	}
-	c.BatchWait = max(c.BatchWait, 0)
 	if c.Wake == nil {
 		c.Wake = func(*entry.Source) {}
 	}

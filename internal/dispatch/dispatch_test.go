@@ -78,10 +78,31 @@ func TestSteadyLoadIsCollected(t *testing.T) {
 		times := r.times()
 		same(t, "first", times[0], 0)
 		for i := 1; i < len(times); i++ {
-			same(t, "gap", times[i]-times[i-1], DefaultBatchWait)
+			same(t, "gap", times[i]-times[i-1], batchWait)
 		}
 		same(t, "attempts", len(times), 11)
 		same(t, "lines", len(strings.Fields(strings.Join(r.sent(), " "))), 100)
+	})
+}
+
+// TestTickLeavesAtOnce: what is read at a tick waits for no timer, though the tick before
+// was late.
+func TestTickLeavesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tick, late = 100 * time.Millisecond, 25 * time.Millisecond
+		r := newRig(t, Config{BatchWait: BatchWait(tick)})
+		a := newSource(1, 0)
+		var read []time.Duration
+		for i := range 10 {
+			read = append(read, time.Since(r.started))
+			r.send(a, fmt.Sprint("o:", i))
+			if i%2 == 0 {
+				pass(tick - late)
+			} else {
+				pass(tick + late)
+			}
+		}
+		equal(t, "left at", r.times(), read)
 	})
 }
 
@@ -288,7 +309,7 @@ func TestBusyReadersDoNotStarveTheSender(t *testing.T) {
 			t.Errorf("%d departures in 10 s", len(times))
 		}
 		for i := 1; i < len(times); i++ {
-			if gap := times[i] - times[i-1]; gap < DefaultBatchWait || gap > DefaultBatchWait+5*time.Millisecond {
+			if gap := times[i] - times[i-1]; gap < batchWait || gap > batchWait+5*time.Millisecond {
 				t.Errorf("gap of %v", gap)
 			}
 		}
@@ -591,9 +612,9 @@ func TestHeldStreamDoesNotBlockTheLane(t *testing.T) {
 		for i := range 100 {
 			begun := time.Now()
 			r.send(b, fmt.Sprint("o:b", i))
-			pass(DefaultBatchWait)
+			pass(batchWait)
 			same(t, "delivered at once", b.Stats.Delivered.Load(), int64(i+1))
-			same(t, "time", time.Since(begun), DefaultBatchWait)
+			same(t, "time", time.Since(begun), batchWait)
 		}
 		h := r.Health()[0]
 		same(t, "store fails", h.FailingSince.IsZero(), true)
@@ -684,7 +705,7 @@ func TestSameLabelsStayInOrder(t *testing.T) {
 		r.setPush(holdSource(old, &held))
 		r.send(old, "o:old")
 		synctest.Wait()
-		pass(DefaultBatchWait)
+		pass(batchWait)
 		r.send(recreated, "o:new")
 		synctest.Wait()
 		same(t, "held", recreated.Held.Load(), true)

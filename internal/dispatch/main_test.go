@@ -71,7 +71,10 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// newRig makes and runs a dispatcher of one lane, unless cfg says otherwise. It
+// batchWait is the BatchWait of the tests, where it is nothing else.
+const batchWait = 100 * time.Millisecond
+
+// newRig makes and runs a dispatcher of one lane and batchWait, unless cfg says otherwise. It
 // is to be used in a synctest bubble, and stops at the test's end.
 func newRig(t *testing.T, cfg Config) *rig {
 	t.Helper()
@@ -84,6 +87,9 @@ func newRigOn(t *testing.T, cfg Config, onPush pushFunc) *rig {
 	r := &rig{t: t, logs: &syncBuffer{}, seq: map[entry.Span]uint64{}, started: time.Now(), onPush: onPush}
 	if cfg.Lanes == 0 {
 		cfg.Lanes = 1
+	}
+	if cfg.BatchWait == 0 {
+		cfg.BatchWait = batchWait
 	}
 	cfg.Sink, cfg.Acks, cfg.DeadLetters = r, r, r
 	cfg.Wake = func(s *entry.Source) {

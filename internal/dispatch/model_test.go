@@ -170,7 +170,7 @@ func newWorld(p plan) *world {
 		}
 	}
 	w.d = New(Config{
-		Lanes: p.lanes, BatchBytes: p.batchBytes, BatchesPerLane: p.batches, ParkedBytes: p.cap,
+		Lanes: p.lanes, BatchBytes: p.batchBytes, BatchWait: batchWait, BatchesPerLane: p.batches, ParkedBytes: p.cap,
 		Sink: w, Acks: w, DeadLetters: w, Wake: w.wake,
 	})
 	w.d.random = func() float64 { return 0.5 } // for the sake of shrinking

@@ -122,7 +122,7 @@ func newSpooling(d *Dispatcher) *spooling {
 	s.use = sync.OnceFunc(func() { close(s.used) })
 	back := cfg
 	back.Lanes = cfg.Spool.Lanes() // an earlier agent may have had more
-	back.BatchWait, back.BatchesPerLane = -1, 2
+	back.BatchWait, back.BatchesPerLane = 0, 2
 	back.Acks = s
 	back.Sink = fromSpool{s}
 	back.Spool, back.Registerer = nil, nil

@@ -499,7 +499,7 @@ func modelSpooling(t *testing.T, steps []spoolingStep, small bool) (failure stri
 		if sp, err = spool.Open(spool.Config{Dir: dir, Lanes: SpoolLanes(1), MaxBytes: maxBytes, MinFreeBytes: -1}); err != nil {
 			t.Fatal(err)
 		}
-		r = newRigOn(t, Config{Spool: sp, BatchBytes: 200, BatchWait: -1}, store.push)
+		r = newRigOn(t, Config{Spool: sp, BatchBytes: 200, BatchWait: time.Nanosecond}, store.push)
 	}
 	stop := func() {
 		r.stop()

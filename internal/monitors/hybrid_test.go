@@ -336,7 +336,7 @@ func TestHybridRaceOnSourceLog(t *testing.T) {
 		defer cancel()
 		var d *dispatch.Dispatcher
 		s.start(func(c *StreamMonitorConfig) {
-			d = dispatch.New(dispatch.Config{Sink: slowSink{}, Acks: s.store, BatchWait: -1})
+			d = dispatch.New(dispatch.Config{Sink: slowSink{}, Acks: s.store})
 			c.Outlet = d
 		})
 		wg.Go(func() { _ = d.Run(ctx) })

@@ -114,13 +114,14 @@ func runWay(b *testing.B, url, dataDir string, infos []ContainerLogFileInfo, lin
 		b.Fatal(err)
 	}
 	acked := &countingAcks{Store: store, left: int64(lines), done: make(chan struct{})}
-	d := dispatch.New(dispatch.Config{Lanes: 2, Sink: sink, Acks: acked, DeadLetters: noDeadLetters{}, Logger: log, Registerer: reg})
+	const tick = 125 * time.Millisecond
+	d := dispatch.New(dispatch.Config{Lanes: 2, BatchWait: dispatch.BatchWait(tick), Sink: sink, Acks: acked, DeadLetters: noDeadLetters{}, Logger: log, Registerer: reg})
 	m := NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{
 			Outlet: d, Registry: store, Spans: acked, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10,
 			FirstStart: store.FirstStart(), Logger: log, Lines: NewLineMetrics(reg),
 		},
-		Tick: 100 * time.Millisecond, ShipMalformed: true, Metrics: NewFileMetrics(reg),
+		Tick: tick, ShipMalformed: true, Metrics: NewFileMetrics(reg),
 	})
 	ctx, cancel := context.WithCancel(b.Context())
 	var g errgroup.Group

@@ -25,7 +25,11 @@ import (
 	"github.com/log-capturer/log_capturer/internal/tail/dockertest"
 )
 
-const lanes = 2
+const (
+	lanes = 2
+	// tick is sinks.loki.batch_wait, by default.
+	tick = 125 * time.Millisecond
+)
 
 // agent is one run of the agent: the real components, wired as internal/app does
 // it, between an engine, a store and a disk of the simulation.
@@ -97,7 +101,7 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 	}
 	letters := &deadLetters{a}
 	cfg := dispatch.Config{
-		Lanes: lanes, BatchBytes: s.p.batchBytes, BatchesPerLane: s.p.batches, ParkedBytes: s.p.parkedBytes,
+		Lanes: lanes, BatchBytes: s.p.batchBytes, BatchWait: dispatch.BatchWait(tick), BatchesPerLane: s.p.batches, ParkedBytes: s.p.parkedBytes,
 		Sink: sink{s, a}, Spool: a.spool, Stats: func(id, _ string) *entry.Stats { return a.containers.Stats(id) },
 		Acks: a.ledger, DeadLetters: letters,
 		Wake: func(src *entry.Source) {
@@ -135,7 +139,7 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 		logs.Outlet = s.v.outlet(a.ledger, a.dispatcher)
 	}
 	a.files = monitors.NewFileMonitor(monitors.FileMonitorConfig{
-		LogConfig: logs, Malformed: letters, Tick: dispatch.DefaultBatchWait, ShipMalformed: true,
+		LogConfig: logs, Malformed: letters, Tick: tick, ShipMalformed: true,
 		Metrics: monitors.NewFileMetrics(a.registry), Wake: a.wake, Settled: s.settled(),
 		Access: func(id string, err error) { a.containers.FileAccess(id, err) },
 	})
