@@ -24,7 +24,7 @@ type Source[E any] struct {
 	held    bool
 	dropped bool
 	failing error
-	arrived chan struct{} // has room for one
+	arrived chan struct{} // has room for one: there is something to give
 }
 
 // New gives a Source that watches nothing. fields says where a notification names its
@@ -83,6 +83,7 @@ func (s *Source[E]) Wait(until time.Time, kicks <-chan struct{}) []E {
 	}
 	events := s.queue
 	s.queue = nil
+	s.signal()
 	return events
 }
 
@@ -155,10 +156,14 @@ func (s *Source[E]) Hears() bool {
 	return !s.held && !s.dropped
 }
 
-// signal wakes Wait. Called with mu held.
+// signal has arrived tell whether there is something to give. Called with mu held, by
+// which alone it is sent to.
 func (s *Source[E]) signal() {
 	select {
-	case s.arrived <- struct{}{}:
+	case <-s.arrived:
 	default:
+	}
+	if !s.held && len(s.queue) > 0 {
+		s.arrived <- struct{}{}
 	}
 }
