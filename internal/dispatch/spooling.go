@@ -416,7 +416,8 @@ func (s *spooling) read(ctx context.Context, l *spoolLane) {
 		fr := &frame{lane: l, seq: f.Seq}
 		if err := l.decoder.Decode(&l.scratch, f.Payload); err != nil {
 			s.d.metrics.lostFrames.Add(float64(f.Records))
-			s.d.cfg.Logger.Error("frame of the spool cannot be read back; its lines are lost", "lines", f.Records, "error", err)
+			kept := l.queue.NotUnderstood(f.Seq, errors.Is(err, entry.ErrBinaryVersion))
+			s.d.cfg.Logger.Error("frame of the spool cannot be read back; its lines are lost", "lines", f.Records, "kept_as", kept, "error", err)
 			s.done(fr)
 			continue
 		}

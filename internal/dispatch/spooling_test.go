@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -601,11 +602,17 @@ func modelSpooling(t *testing.T, steps []spoolingStep, small bool) (failure stri
 	return ""
 }
 
-// A frame that cannot be read back is counted, said, and holds up nobody.
+// A frame that cannot be read back is counted, said, kept, and holds up nobody.
 func TestSpoolingUnreadableFrame(t *testing.T) {
+	t.Run("of a newer agent", func(t *testing.T) { unreadableFrame(t, "\xffof another agent", ".unknown-version") })
+	t.Run("damaged", func(t *testing.T) { unreadableFrame(t, "\x02", ".lost-frames") })
+}
+
+func unreadableFrame(t *testing.T, payload, kind string) {
 	synctest.Test(t, func(t *testing.T) {
-		sp := openSpool(t, t.TempDir(), 0)
-		if err := sp.Lane(0).Append(spool.Frame{Payload: []byte("of another agent"), Records: 3, Oldest: 1}); err != nil {
+		dir := t.TempDir()
+		sp := openSpool(t, dir, 0)
+		if err := sp.Lane(0).Append(spool.Frame{Payload: []byte(payload), Records: 3, Oldest: 1}); err != nil {
 			t.Fatal(err)
 		}
 		reg := prometheus.NewRegistry()
@@ -625,6 +632,13 @@ log_capturer_lost_lines_total{reason="spool_unreadable"} 3
 		}
 		if n := r.logs.count("frame of the spool cannot be read back"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, r.logs)
+		}
+		kept := "lane-0/0000000000000001.seg" + kind
+		if n := r.logs.count("kept_as=" + kept); n != 1 {
+			t.Errorf("%s is named %d times:\n%s", kept, n, r.logs)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "spool", kept)); err != nil {
+			t.Error(err)
 		}
 	})
 }

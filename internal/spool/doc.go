@@ -10,7 +10,8 @@
 // after a restart, in the same order, so after a crash some frames may be sent
 // twice: as many as were acknowledged since the cursor last reached the disk, and
 // never more than lie in the segments that are still there. Segments of which
-// every frame is done are removed at once.
+// every frame is done are removed at once, or renamed if lines in them could not be
+// read or understood.
 //
 // Who uses it (internal/dispatch, spooling.go) opens it after positions, whose lock
 // on data_dir keeps a second process out, acknowledges lines to positions when

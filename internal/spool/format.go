@@ -31,6 +31,13 @@ const (
 	segmentSuffix = ".seg"
 )
 
+// What stands behind a dot at the end of the name of a segment that is kept and not used.
+const (
+	keptVersion = "unknown-version" // another agent can read it
+	keptDamaged = "damaged"         // nothing in it could be read at a start
+	keptLost    = "lost-frames"     // some frames could not be read; the others are done
+)
+
 // castagnoli is CRC-32C; the table is shared and read-only.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,9 @@ type segment struct {
 	oldest      int64
 	// read is how far it is read: what is before has been given, or passed over.
 	read position
+	// keepAs is what is added to its name when all of it is done, because lines in it were
+	// not understood; empty: it is removed then.
+	keepAs string
 }
 
 // newSegment gives a segment without frames.
@@ -45,6 +49,9 @@ func newSegment(first uint64) *segment {
 }
 
 func (sg *segment) name() string { return segmentName(sg.first) }
+
+// keptName is the name under which it stays. There must be a keepAs.
+func (sg *segment) keptName() string { return sg.name() + "." + sg.keepAs }
 
 // end is the position behind the last frame.
 func (sg *segment) end() position { return position{sg.size, sg.last + 1, sg.records} }
@@ -304,6 +311,7 @@ func (l *Lane) read(r disk.File, sg *segment, p position, buf []byte) (f Frame, 
 func (l *Lane) pass(sg *segment, to position, why error) {
 	if frames := to.seq - sg.read.seq; frames > 0 {
 		l.s.lost(l.index, sg.name(), frames, uint64(to.before)-min(uint64(sg.read.before), uint64(to.before)), why)
+		sg.keepAs = cmp.Or(sg.keepAs, keptLost)
 	}
 	sg.read = to
 }
@@ -405,6 +413,26 @@ func (l *Lane) Ack(seq uint64) error {
 	return nil
 }
 
+// NotUnderstood says of a frame that Next has given and that is not acknowledged yet that
+// nobody here can make anything of its payload; byNewer, that a newer agent wrote it. It is
+// acknowledged as any other, but its segment is kept, under the name that is given, from
+// the directory of the spool on. That is empty where there is no such frame.
+func (l *Lane) NotUnderstood(seq uint64, byNewer bool) (keptAs string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sg := range l.segs {
+		if seq < sg.first || seq > sg.last {
+			continue
+		}
+		sg.keepAs = cmp.Or(sg.keepAs, keptLost)
+		if byNewer { // and so is all of the segment: an agent writes to none but its own
+			sg.keepAs = keptVersion
+		}
+		return laneDir(l.index) + "/" + sg.keptName()
+	}
+	return ""
+}
+
 // drop removes the segments of which every frame is done; the active one, too.
 // A name that cannot be removed is tried again with the next.
 func (l *Lane) drop() {
@@ -418,8 +446,10 @@ func (l *Lane) drop() {
 			_ = l.active.Close() // it goes
 			l.active = nil
 		}
-		if err := l.files.Remove(sg.name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			break
+		if !l.keep(sg) {
+			if err := l.files.Remove(sg.name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+				break
+			}
 		}
 		l.s.release(sg.disk)
 		l.segs = slices.Delete(l.segs, 0, 1)
@@ -431,6 +461,32 @@ func (l *Lane) drop() {
 		l.in, l.out = nil, nil // outages are rare
 	}
 	_ = l.files.Sync() // names that come back are removed at the next start
+}
+
+// keep gives a segment of which every frame is done another name, if it is to be kept, and
+// reports whether it has. The newest few stay of those that this agent cannot read; all that
+// another one can.
+func (l *Lane) keep(sg *segment) bool {
+	if sg.keepAs == "" {
+		return false
+	}
+	kept := sg.keptName()
+	if err := l.files.Rename(sg.name(), kept); err != nil {
+		if !errors.Is(err, os.ErrNotExist) { // else somebody has removed it, which was told
+			l.s.log.Warn("spool segment with lines that could not be read cannot be kept: it is removed",
+				"lane", l.index, "segment", sg.name(), "error", err)
+		}
+		sg.keepAs = "" // room for what comes matters more
+		return false
+	}
+	l.s.m.setAside.Inc()
+	l.s.log.Warn("spool segment is kept under another name: lines in it could not be read", "lane", l.index, "segment", sg.name(), "kept_as", kept)
+	all, _ := l.files.List() // else with the next
+	names := slices.DeleteFunc(all, func(f disk.Info) bool { return f.IsDir || !strings.HasSuffix(f.Name, segmentSuffix+"."+keptLost) })
+	for _, old := range names[:max(0, len(names)-mostKeptLost)] {
+		_ = l.files.Remove(old.Name) // else with the next
+	}
+	return true
 }
 
 // publish brings the figures of the lane up to date. Called with mu held.

@@ -110,7 +110,7 @@ func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 	torn, err := l.examine(sg, most, newest)
 	switch {
 	case errors.Is(err, errVersion):
-		l.putAside(sg.name(), "unknown-version", err)
+		l.putAside(sg.name(), keptVersion, err)
 		return nil
 	case errors.Is(err, errUnread) && !newest:
 		// A disk that is away for a moment: Next has more patience.
@@ -121,7 +121,7 @@ func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 		if !newest && most > l.cursor.seq {
 			l.s.m.lostFrames.Add(float64(most - max(first-1, l.cursor.seq)))
 		}
-		l.putAside(sg.name(), "damaged", err)
+		l.putAside(sg.name(), keptDamaged, err)
 		return nil
 	}
 	if torn > 0 {

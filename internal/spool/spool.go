@@ -31,6 +31,7 @@ const (
 	reserveFrames   = 1 << 20 // in the reserve, for each lane, for frames that are larger than a segment
 	minSegmentBytes = 64 << 10
 	keepBuffer      = 4 << 20 // the largest buffer kept for the next frame
+	mostKeptLost    = 2       // segments with frames that could not be read, of each lane
 	paceWindow      = 10 * time.Second
 	// readPatience is for how long a lane waits for what the disk does not give back:
 	// a disk that is away comes back, a bad sector does not.
