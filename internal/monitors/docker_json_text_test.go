@@ -148,7 +148,7 @@ func TestJSONUTF8(t *testing.T) {
 	ascii := bytes.Repeat([]byte("a"), 3*jsonBlock)
 	edges := []byte{0x7f, 0x80, 0xbf, 0xc0}
 	for _, at := range []int{0, jsonBlock - 3, jsonBlock - 1} {
-		text := append(ascii[:0:0], ascii[:jsonBlock+9]...)
+		text := bytes.Clone(ascii[:jsonBlock+9])
 		for first := 0x7f; first <= 0xff; first++ {
 			for second := range 256 {
 				for _, third := range edges {
@@ -163,7 +163,7 @@ func TestJSONUTF8(t *testing.T) {
 	for _, piece := range []string{"ä", "—", "日", "😀", "\xc3", "\xe2\x80", "\xf0\x9f\x98", "\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xc1\xbf"} {
 		for n := 1; n <= len(ascii); n++ {
 			for at := range n {
-				text := append(ascii[:0:0], ascii[:n]...)
+				text := bytes.Clone(ascii[:n])
 				copy(text[at:], piece)
 				jsonUTF8Check(t, text)
 			}
