@@ -154,6 +154,8 @@ what lies there and how long there will be room at the present rate (` + "`.spoo
 - A ` + "`max_bytes`" + ` below what lies there deletes nothing: it is full until enough has been sent.
 - With ` + "`max_bytes: 0`" + `, or with the sink ` + "`stdout`" + `, there is no spool. What an earlier run has left there stays, and is sent when there
   is a spool again. Let it be drained before it is switched off: what is late by then the store may refuse as too old.
+- Files with lines that could not be read again stay there under other names, beside the limit: the newest two of each of four
+  lanes (in all 128 MiB, or a quarter of ` + "`max_bytes`" + ` if that is less), and all that a newer agent wrote. They may be deleted.
 - What lies there is sent to the destination that is configured then, with the labels that the lines had when they were read.
 
 ` + "`docs/formats/spool.md`" + ` describes the files. They hold what the logs hold: keep ` + "`data_dir`" + ` as private.
