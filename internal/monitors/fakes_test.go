@@ -252,6 +252,8 @@ type fixture struct {
 	wake   *fakeWake
 	reg    *prometheus.Registry
 	m      *FileMonitor
+	// written is the bytes that write has written.
+	written int
 }
 
 // newFixture makes a monitor; change may change its configuration.
@@ -324,6 +326,9 @@ func (f *fixture) path(id string) string { return filepath.Join(f.dir, id, id+"-
 func (f *fixture) write(id string, entries ...string) {
 	f.t.Helper()
 	appendTo(f.t, f.path(id), entries...)
+	for _, e := range entries {
+		f.written += len(e)
+	}
 }
 
 func appendTo(t testing.TB, path string, entries ...string) {
@@ -353,7 +358,7 @@ func (f *fixture) work() []shipped {
 			var b entry.Batch
 			f.m.read(j, lg, &b, buf)
 			f.copies.CopyMalformed(j.malformed)
-			f.m.cfg.Lines.add(MethodFileMonitor, &j.counts)
+			f.m.count(&j.counts)
 			j.malformed = nil
 			lines = append(lines, linesOf(&b)...)
 		}

@@ -310,7 +310,8 @@ func TestJoinerPositions(t *testing.T) {
 func TestSkippingKeepsTheFartherPlace(t *testing.T) {
 	f := newFixture(t, nil, nil)
 	info := f.info("c")
-	f.write("c", jsonEntry("stdout", "o1\n", at(1)), jsonEntry("stderr", "e1\n", at(2)), jsonEntry("stdout", "o2\n", at(3)), jsonEntry("stderr", "e2\n", at(4)))
+	o1 := jsonEntry("stdout", "o1\n", at(1))
+	f.write("c", o1, jsonEntry("stderr", "e1\n", at(2)), jsonEntry("stdout", "o2\n", at(3)), jsonEntry("stderr", "e2\n", at(4)))
 	f.m.add(info)
 	for _, l := range f.work() {
 		if l.class == entry.ClassStderr {
@@ -323,7 +324,9 @@ func TestSkippingKeepsTheFartherPlace(t *testing.T) {
 		f.m.add(info)
 		for lg := f.m.take(0); lg != nil; lg = nil {
 			var b entry.Batch
-			f.m.read(f.joiner(), lg, &b, make([]byte, buf))
+			j := f.joiner()
+			f.m.read(j, lg, &b, make([]byte, buf))
+			f.m.count(&j.counts)
 			lines = linesOf(&b)
 		}
 		return lines
@@ -336,6 +339,9 @@ func TestSkippingKeepsTheFartherPlace(t *testing.T) {
 	if got := texts(again(readBytes)); !reflect.DeepEqual(got, []string{"o2"}) {
 		t.Errorf("got %q", got)
 	}
+	f.wantMetric("lines_already_delivered_total", 2) // e1 and e2
+	f.wantMetric("lines_read_total", 1)
+	f.wantMetric("file_read_bytes_total", float64(f.written-len(o1))) // what is passed over is read, too
 	f.m.logs["c"].tail.Close()
 }
 

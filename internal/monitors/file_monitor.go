@@ -1116,11 +1116,16 @@ func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
 				clear(j.malformed)
 				j.malformed = j.malformed[:0]
 			}
-			m.cfg.Metrics.readBytes.Add(float64(j.counts.bytes))
-			m.cfg.Lines.add(MethodFileMonitor, &j.counts)
+			m.count(&j.counts)
 			m.cfg.Outlet.Submit(lane, b)
 		}
 	}
+}
+
+// count adds what visits have counted to the metrics and sets it to zero.
+func (m *FileMonitor) count(c *visitCounts) {
+	m.cfg.Metrics.readBytes.Add(float64(c.bytes))
+	m.cfg.Lines.add(MethodFileMonitor, c)
 }
 
 // read visits one log and decides whose it is then.

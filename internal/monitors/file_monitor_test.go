@@ -159,6 +159,8 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		synctest.Wait()
 		f.want("9")
 		f.wantMetric("files_monitored", 1)
+		f.wantMetric("file_read_bytes_total", float64(f.written)) // no byte twice
+		f.wantMetric("lines_already_delivered_total", 0)          // it went on from its offset
 	})
 }
 
@@ -236,11 +238,13 @@ func TestFileMonitorHalfLineAtExit(t *testing.T) {
 	if got := f.work(); len(got) != 0 || len(f.m.logs) != 0 {
 		t.Errorf("%d lines, %d logs", len(got), len(f.m.logs))
 	}
+	f.wantMetric("file_read_bytes_total", 0) // half a line is looked at, again and again
 	f.write("c", e[20:])
 	f.m.add(info)
 	if got := texts(f.work()); !reflect.DeepEqual(got, []string{"1"}) {
 		t.Errorf("got %q", got)
 	}
+	f.wantMetric("file_read_bytes_total", float64(len(e)))
 	f.m.logs["c"].tail.Close()
 }
 

@@ -21,12 +21,12 @@ func NewLineMetrics(reg prometheus.Registerer) *LineMetrics {
 	m := &LineMetrics{
 		read: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "log_capturer_lines_read_total",
-			Help: "Lines read and handed on. Read = delivered + dead-lettered + on their way.",
+			Help: "Lines read and handed on. Read + in the spool at the start = delivered + dead-lettered + on their way + in the spool + lost there.",
 		}, []string{"method"}),
 		parseErrors: counter("parse_errors_total", "Lines in log files that are no entries of Docker's json-file driver."),
 		nuls:        counter("nul_bytes_total", "NUL bytes left out: holes from truncation or power loss."),
 		cutLines:    counter("lines_cut_total", "Lines longer than max_line_bytes, shipped in pieces."),
-		skipped:     counter("lines_already_delivered_total", "Entries passed over after a restart because they had been delivered."),
+		skipped:     counter("lines_already_delivered_total", "Entries passed over because they had been delivered: after a restart, a change of road, and where a stream is opened anew."),
 		ignored:     counter("lines_ignored_total", "Entries passed over because they were older than ignore_older_than at the first start."),
 	}
 	reg.MustRegister(m.read)
@@ -100,7 +100,7 @@ func NewFileMetrics(reg prometheus.Registerer) *FileMetrics {
 		truncations:   counter("file_truncations_total", "Log files that somebody else truncated."),
 		readErrors:    counter("file_read_errors_total", "Failures to open, list or read log files."),
 		watchErrors:   counter("file_watch_errors_total", "Directories that could not be watched."),
-		readBytes:     counter("file_read_bytes_total", "Bytes of log files read."),
+		readBytes:     counter("file_read_bytes_total", "Bytes of whole lines read from log files, of archives unpacked; also of lines passed over."),
 		resumesByTime: counter("resumes_by_time_total", "Logs in which the saved offset did not fit, resumed by the times of their entries."),
 	}
 }

@@ -284,6 +284,18 @@ func TestStreamResumesPerStream(t *testing.T) {
 			})
 			s.m.add(s.info("a"))
 			s.want("o4", "e3")
+			s.api.write("a", at(7), "o5\n")
+			s.want("o5")
+			again := 4.0 // what is not older than the earlier of the streams, o3
+			if first {
+				again++ // e1
+			}
+			if n := metric(t, s.reg, "lines_already_delivered_total"); n != again {
+				t.Errorf("%v entries passed over, want %v", n, again)
+			}
+			if n := metric(t, s.reg, "lines_read_total"); n != 3 {
+				t.Errorf("%v lines read", n)
+			}
 		})
 	}
 }
