@@ -23,10 +23,10 @@ func newMetrics() *metrics {
 		m.all = append(m.all, c)
 		return c
 	}
-	m.appended = counter("appended_frames_total", "Batches written to the spool.")
-	m.appendedRecords = counter("appended_records_total", "Lines written to the spool.")
-	m.acked = counter("acked_frames_total", "Batches of the spool that are done: sent, or dead letters.")
-	m.refused = counter("refused_appends_total", "Batches that found no room in the spool: its cap, the floor of free space, or the disk.")
+	m.appended = counter("appended_frames_total", "Batches written to the spool, also those that move within it.")
+	m.appendedRecords = counter("appended_records_total", "Lines written to the spool, also those that move within it.")
+	m.acked = counter("acked_frames_total", "Batches of the spool that are done: sent, dead letters, moved within the spool because the store refuses a stream alone, or not understood.")
+	m.refused = counter("refused_appends_total", "Attempts to write to the spool that found no room: its cap, the floor of free space, or the disk.")
 	m.writeErrors = counter("write_errors_total", "Writes or syncs of the spool that failed.")
 	m.lostFrames = counter("lost_frames_total", "Batches of the spool that could not be read again.")
 	m.lostRecords = counter("lost_records_total", "Lines in them, as far as that can be told.")
