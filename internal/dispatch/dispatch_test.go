@@ -358,6 +358,7 @@ func TestOutage(t *testing.T) {
 		if !strings.Contains(r.logs.String(), "after=1m") {
 			t.Error("no duration in", r.logs)
 		}
+		same(t, "failed attempts", testutil.ToFloat64(r.metrics.failed), float64(len(r.times())-2))
 		// 0.25+0.5+1+2+4+8 s, then 10 s each, less up to a quarter.
 		if n := len(r.times()); n < 2*10 || n > 2*15 {
 			t.Errorf("%d attempts in a minute", n)
@@ -643,6 +644,7 @@ func TestHeldStreamDoesNotBlockTheLane(t *testing.T) {
 		same(t, "said", r.logs.count("log store refuses a stream for now"), 1)
 		same(t, "said the end", r.logs.count("log store takes all streams again"), 1)
 		same(t, "counted", testutil.ToFloat64(r.metrics.holds), 1)
+		same(t, "failed attempts", testutil.ToFloat64(r.metrics.failed), 0)
 	})
 }
 

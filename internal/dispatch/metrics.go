@@ -42,7 +42,7 @@ func newMetrics() *metrics {
 		}, []string{"method", "result"}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "log_capturer_dispatch_failed_attempts_total",
-			Help: "Attempts after which lines had to be sent again.",
+			Help: "Attempts after which lines had to be sent again because the store failed, or a spool behind which they wait had no room; not those that left only single streams refused.",
 		}),
 		ackErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "log_capturer_dispatch_ack_errors_total",
@@ -50,7 +50,7 @@ func newMetrics() *metrics {
 		}),
 		holds: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "log_capturer_dispatch_holds_total",
-			Help: "Times that a single stream was parked because the store refused it for now.",
+			Help: "Times that a single stream was parked because the store refused it for now, one with lines in the spool there and among what is read.",
 		}),
 	}
 	m.lostLines = prometheus.NewCounterVec(prometheus.CounterOpts{

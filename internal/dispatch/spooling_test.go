@@ -86,6 +86,10 @@ func TestSpoolingOutage(t *testing.T) {
 		if h := r.Health()[0]; h.FailingSince.IsZero() || h.LastError != errDown.Error() {
 			t.Errorf("%+v", h)
 		}
+		// Also the one after which the lines went to the spool; not what went there at once.
+		if n := testutil.ToFloat64(r.metrics.failed); n != float64(len(r.sent())) {
+			t.Errorf("%v failed attempts counted of %d", n, len(r.sent()))
+		}
 		if n := src.Stats.Delivered.Load(); n != 0 {
 			t.Errorf("%d lines delivered", n)
 		}
@@ -303,6 +307,9 @@ func TestSpoolingFull(t *testing.T) {
 		if h := r.Health()[0]; h.LastError != errDown.Error() {
 			t.Errorf("%+v", h)
 		}
+		if n := testutil.ToFloat64(r.metrics.failed); n != float64(len(r.sent())) {
+			t.Errorf("%v failed attempts counted of %d", n, len(r.sent()))
+		}
 		r.setPush(r.takeAll)
 		passTime(time.Minute)
 		if got := r.delivered(); !slices.Equal(got, []string{"o:1"}) || r.ackedSpans() != "1/stdout/1" {
@@ -361,6 +368,9 @@ func TestSpoolingRefusals(t *testing.T) {
 		passTime(10 * time.Second)
 		if !a.Held.Load() || b.Held.Load() {
 			t.Errorf("held: %v, %v", a.Held.Load(), b.Held.Load())
+		}
+		if n := testutil.ToFloat64(r.metrics.holds); n != 2 { // of the side, and of the readers
+			t.Errorf("%v holds counted", n)
 		}
 		r.mu.Lock()
 		held = false
