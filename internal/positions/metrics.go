@@ -37,7 +37,7 @@ func newMetrics() *metrics {
 	m.writeErrors = counter("write_errors_total", "Writes to the positions journal, and attempts to write it anew, that failed.")
 	m.syncs = counter("syncs_total", "Syncs of the positions journal that succeeded.")
 	m.syncErrors = counter("sync_errors_total", "Syncs of the positions journal that failed.")
-	m.rewrites = counter("rewrites_total", "Times the positions journal was written anew: compacted or repaired.")
+	m.rewrites = counter("rewrites_total", "Times the positions journal was written anew: at the start, to compact it, or to repair it.")
 	m.journalBytes = gauge("journal_bytes", "Size of the positions journal.")
 	m.inFlight = gauge("spans_in_flight", "Spans of lines that were read and are not acknowledged yet.")
 	acks := vec("ignored_acks_total", "Acknowledgements that were ignored: of a span acknowledged before, or of one not known.", "reason")

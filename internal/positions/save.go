@@ -129,11 +129,14 @@ func (s *Store) flush() error {
 
 	if broken || compact {
 		rerr := s.renew()
-		if rerr != nil {
-			s.m.writeErrors.Inc()
-		}
 		switch {
-		case broken && rerr != nil:
+		case rerr == nil:
+			// What could not be written to the old file is in the new one, or is
+			// written here; the new file is known to take it.
+			s.mu.Lock()
+			err = s.write()
+			s.mu.Unlock()
+		case broken:
 			s.mu.Lock()
 			if s.writeErr == nil && s.syncErr == nil { // a rename of which the outcome is not certain
 				s.note(&s.syncErr, rerr)
@@ -141,12 +144,12 @@ func (s *Store) flush() error {
 			s.arm() // try again in a second
 			s.mu.Unlock()
 			return errors.Join(err, rerr)
-		case rerr != nil:
+		default:
 			s.compactAfter = s.now().Add(compactRetry)
 			s.log.Warn("positions journal could not be compacted: it grows until that succeeds", "error", rerr, "hint", disk.Hint(rerr))
 		}
 	}
-	return s.sync()
+	return errors.Join(err, s.sync())
 }
 
 // sync syncs the journal if it has changed, and the directory after a rename.
@@ -226,6 +229,7 @@ func (s *Store) renew() error {
 			_ = f.Truncate(0) // gives the space back; the first error is told
 			_ = f.Close()
 		}
+		s.m.writeErrors.Inc()
 		return fmt.Errorf("write the positions journal anew: %w", err)
 	}
 	if err := s.files.Rename(tempName, journalName); err != nil {
@@ -234,6 +238,7 @@ func (s *Store) renew() error {
 		s.arm()
 		s.mu.Unlock()
 		_ = f.Close()
+		s.m.writeErrors.Inc()
 		return fmt.Errorf("write the positions journal anew: %w", err)
 	}
 	old := s.f
@@ -244,12 +249,9 @@ func (s *Store) renew() error {
 	s.delta = nil
 	s.m.rewrites.Inc()
 	s.dirUnsynced = true
-	// What could not be written to the old file is in the snapshot, or is
-	// written here; the new file is known to take it.
-	err = s.write()
 	s.mu.Unlock()
 	if old != nil {
 		_ = old.Close() // nothing of it is needed
 	}
-	return err
+	return nil
 }

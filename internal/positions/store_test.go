@@ -451,6 +451,85 @@ func TestCompactionThatFailsIsLeftAlone(t *testing.T) {
 	})
 }
 
+// TestJournalIsCounted: its size, the times that it was written anew, and what failed,
+// each once.
+func TestJournalIsCounted(t *testing.T) {
+	files := disktest.New()
+	var out bytes.Buffer
+	s := openMem(t, files, slog.New(slog.NewTextHandler(&out, nil)))
+	want := func(when string, rewrites, writeErrors float64) {
+		t.Helper()
+		for _, m := range []struct {
+			name string
+			c    prometheus.Collector
+			want float64
+		}{
+			{"journal_bytes", s.m.journalBytes, float64(len(journal(files)))},
+			{"rewrites_total", s.m.rewrites, rewrites},
+			{"write_errors_total", s.m.writeErrors, writeErrors},
+		} {
+			if got := testutil.ToFloat64(m.c); got != m.want {
+				t.Errorf("%s: %s is %v, want %v", when, m.name, got, m.want)
+			}
+		}
+	}
+	want("a start", 1, 0)
+	n := s.Register("a", "", ends(0, 0))
+	end := int64(0)
+	ack := func() error {
+		end++
+		return s.Ack([]entry.Span{{Log: n, Seq: s.Begin(n, ends(end, 0), lines{1, 0})[0]}})
+	}
+	must(t, ack())
+	want("a write", 1, 0)
+
+	fails := func(when string, err error) {
+		t.Helper()
+		if err == nil {
+			t.Errorf("%s: no error", when)
+		}
+	}
+	files.Fill(20)
+	fails("half a write", ack())
+	want("half a write", 1, 1)
+	files.Fail(disktest.Truncate)
+	fails("half a write that stays", ack())
+	want("half a write that stays", 1, 2)
+	fails("neither a write nor a new journal", s.flush())
+	want("neither a write nor a new journal", 1, 4)
+	files.Heal()
+	must(t, s.flush())
+	want("room again", 1, 4)
+
+	s.rewrite = 0
+	must(t, s.flush())
+	want("compacted", 2, 4)
+	s.rewrite = 0
+	files.DuringSync(func() {
+		files.Fail(disktest.Write)
+		fails("while it is compacted", ack())
+	})
+	fails("compacted, but for what came meanwhile", s.flush())
+	want("compacted, but for what came meanwhile", 3, 6)
+
+	if strings.Contains(out.String(), "could not be compacted") {
+		t.Errorf("it was compacted, and it says\n%s", &out)
+	}
+
+	files.Heal()
+	must(t, s.flush())
+	files.Put(journalName, append(journal(files), "half a record"...))
+	files.Fail(disktest.Rename)
+	s = openMem(t, files, nil)
+	want("a start that cannot write it anew", 0, 1)
+	fails("still not", s.flush())
+	want("still not", 0, 2)
+	files.Heal()
+	must(t, s.flush())
+	want("repaired", 1, 2)
+	check(t, s, "a", end, 0)
+}
+
 func TestLock(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	s := openDir(t, dir, nil)
