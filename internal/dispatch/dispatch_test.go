@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
 )
@@ -979,6 +980,58 @@ log_capturer_logs_processed_total{method="streaming",result="spooled"} 0
 		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 			t.Error(problems, err)
 		}
+	})
+}
+
+// laneMetrics gives the gauges of the lanes: each name with the value of every lane.
+func laneMetrics(t *testing.T, reg prometheus.Gatherer) string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, f := range families {
+		name, ok := strings.CutPrefix(f.GetName(), "log_capturer_dispatch_")
+		if !ok || f.GetType() != dto.MetricType_GAUGE {
+			continue
+		}
+		all = append(all, name)
+		for _, m := range f.GetMetric() {
+			all = append(all, fmt.Sprint(m.GetGauge().GetValue()))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// TestLaneMetrics has one lane with a stream that is refused, and one whose store fails.
+func TestLaneMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewPedanticRegistry()
+		r := newRig(t, Config{Lanes: 2, Registerer: reg})
+		var held atomic.Bool
+		held.Store(true)
+		a, b := newSource(1, 0), newSource(2, 1)
+		refuse := holdSource(a, &held)
+		r.setPush(func(ctx context.Context, batch *entry.Batch) entry.Outcome {
+			if batch.Sections[0].Source == b && held.Load() {
+				return entry.Outcome{Err: errDown}
+			}
+			return refuse(ctx, batch)
+		})
+		want := func(text string) {
+			t.Helper()
+			same(t, "metrics", laneMetrics(t, reg), text)
+		}
+		r.send(a, "o:refused")
+		pass(time.Second)
+		r.send(b, "o:1", "o:23")
+		pass(10 * time.Second)
+		// In bytes the text, and 24 for each line.
+		want("failing 0 1 held_streams 1 0 oldest_pending_seconds 11 10 parked_bytes 33 0 pending_bytes 0 55 slow 0 0")
+		held.Store(false)
+		pass(time.Minute)
+		want("failing 0 0 held_streams 0 0 oldest_pending_seconds 0 0 parked_bytes 0 0 pending_bytes 0 0 slow 0 0")
 	})
 }
 

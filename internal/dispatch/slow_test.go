@@ -12,6 +12,8 @@ import (
 
 	"testing/synctest"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/log-capturer/log_capturer/internal/entry"
 	"github.com/log-capturer/log_capturer/internal/spool"
 )
@@ -96,7 +98,8 @@ func TestSpoolingHang(t *testing.T) {
 func TestSpoolingSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sp := openSpool(t, t.TempDir(), 0)
-		r := newRig(t, Config{Spool: sp})
+		reg := prometheus.NewRegistry()
+		r := newRig(t, Config{Spool: sp, Registerer: reg})
 		r.setPush(r.takesLong(1500*time.Millisecond, true))
 		src := newSource(1, 0)
 		sent := 0
@@ -116,6 +119,9 @@ func TestSpoolingSlow(t *testing.T) {
 		if n := src.Stats.Delivered.Load(); n != 0 || !r.Health()[0].Slow {
 			t.Errorf("%d lines went directly, %+v", n, r.Health())
 		}
+		if m := laneMetrics(t, reg); !strings.HasSuffix(m, " slow 1") {
+			t.Error(m)
+		}
 		r.setPush(r.takesLong(quickBelow, true)) // is not quick
 		send(5, 5*time.Second)
 		if n := src.Stats.Delivered.Load(); n != 0 {
@@ -128,6 +134,9 @@ func TestSpoolingSlow(t *testing.T) {
 		send(5, 5*time.Second)
 		if n := src.Stats.Delivered.Load(); n != 4 || r.logs.count("spool is drained") != 1 || r.Health()[0].Slow {
 			t.Errorf("%d lines went directly:\n%s", n, r.logs)
+		}
+		if m := laneMetrics(t, reg); !strings.HasSuffix(m, " slow 0") {
+			t.Error(m)
 		}
 		if got := r.delivered(); doubled(t, got) != 1 || len(got) != sent+1 {
 			t.Errorf("%d lines of %d, %d of them twice", len(got), sent, doubled(t, got))

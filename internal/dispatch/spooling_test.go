@@ -50,6 +50,21 @@ func (r *rig) delivered() []string {
 	return slices.Clone(r.took)
 }
 
+// wantProcessed compares what was counted of lines from files.
+func (r *rig) wantProcessed(spooled, delivered, deadLettered float64) {
+	r.t.Helper()
+	m := r.metrics.file
+	for _, c := range []struct {
+		name string
+		c    prometheus.Counter
+		want float64
+	}{{"spooled", m.spooled, spooled}, {"delivered", m.delivered, delivered}, {"dead_lettered", m.deadLettered, deadLettered}} {
+		if got := testutil.ToFloat64(c.c); got != c.want {
+			r.t.Errorf("%v lines are counted as %s, want %v", got, c.name, c.want)
+		}
+	}
+}
+
 // takeAll is a store that notes what it takes.
 func (r *rig) takeAll(_ context.Context, b *entry.Batch) entry.Outcome {
 	eachPending(b, func(_ *entry.Section, l *entry.Line) {
@@ -93,6 +108,7 @@ func TestSpoolingOutage(t *testing.T) {
 		if n := src.Stats.Delivered.Load(); n != 0 {
 			t.Errorf("%d lines delivered", n)
 		}
+		r.wantProcessed(22, 0, 0)
 		if n := r.logs.count("what is read goes to the spool"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, r.logs)
 		}
@@ -129,6 +145,7 @@ func TestSpoolingOutage(t *testing.T) {
 		if r.logs.count("spool is drained") != 1 {
 			t.Errorf("the recovery is not told:\n%s", r.logs)
 		}
+		r.wantProcessed(22, 23, 0)
 	})
 }
 
@@ -388,6 +405,7 @@ func TestSpoolingRefusals(t *testing.T) {
 		if dead != 4 || sp.Health().Frames != 0 {
 			t.Errorf("%d dead letters, %+v", dead, sp.Health())
 		}
+		r.wantProcessed(12, 10, 4) // what went aside went there once, as counted
 	})
 }
 
