@@ -62,8 +62,9 @@ func names(t testing.TB, s *Spool) (out []string) {
 	return out
 }
 
-// wantCounts compares what was appended, acknowledged and refused since the start.
-func wantCounts(t testing.TB, s *Spool, frames, records, acked, refused float64) {
+// wantCounts compares what was appended, acknowledged and refused since the start, and
+// the writes that failed.
+func wantCounts(t testing.TB, s *Spool, frames, records, acked, refused, writeErrors float64) {
 	t.Helper()
 	for _, m := range []struct {
 		name string
@@ -74,6 +75,7 @@ func wantCounts(t testing.TB, s *Spool, frames, records, acked, refused float64)
 		{"appended_records", s.m.appendedRecords, records},
 		{"acked_frames", s.m.acked, acked},
 		{"refused_appends", s.m.refused, refused},
+		{"write_errors", s.m.writeErrors, writeErrors},
 	} {
 		if got := testutil.ToFloat64(m.c); got != m.want {
 			t.Errorf("%s is %v, want %v", m.name, got, m.want)
@@ -193,7 +195,7 @@ func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
 		must(t, s.Lane(0).Ack(seq))
 	}
 	must(t, s.Lane(0).Ack(seqs[8])) // not before 7 is done
-	wantCounts(t, s, 40, 40, 8, 0)
+	wantCounts(t, s, 40, 40, 8, 0, 0)
 	must(t, s.Close())
 
 	s = openMem(t, Config{segmentBytes: 200}, dir)
@@ -212,7 +214,7 @@ func TestInOrderAcrossSegmentsAndRestarts(t *testing.T) {
 	}
 	must(t, s.Lane(0).Append(frame("again")))
 	wantNext(t, s.Lane(0), "again")
-	wantCounts(t, s, 2, 2, 34, 0) // what was found there was appended before
+	wantCounts(t, s, 2, 2, 34, 0, 0) // what was found there was appended before
 }
 
 func TestOneSyncForAGroup(t *testing.T) {
@@ -249,6 +251,8 @@ func TestFull(t *testing.T) {
 			var log bytes.Buffer
 			c.cfg.Lanes = 2
 			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			reg := prometheus.NewRegistry()
+			c.cfg.Registerer = reg
 			dir := disktest.New()
 			s := openMem(t, c.cfg, dir)
 			must(t, s.Lane(0).Append(frame("small")))
@@ -264,7 +268,7 @@ func TestFull(t *testing.T) {
 				}
 			}
 			h := s.Health()
-			if h.State != Full || h.Full == nil || h.Frames != 2 || h.DiskBytes != used || dir.Used() != before {
+			if h.State != Full || gaugeOf(t, reg, "full") != 1 || h.Full == nil || h.Frames != 2 || h.DiskBytes != used || dir.Used() != before {
 				t.Fatalf("%+v, %d bytes in the lane, %d before", h, dir.Used(), before)
 			}
 			if n := strings.Count(log.String(), "spool takes no more"); n != 1 {
@@ -272,11 +276,15 @@ func TestFull(t *testing.T) {
 			}
 			dir.Heal()
 			must(t, s.Lane(1).Append(frame("fits")))
-			if h := s.Health(); h.State == Full || h.Full != nil || strings.Count(log.String(), "spool takes lines again") != 1 {
+			if h := s.Health(); h.State == Full || gaugeOf(t, reg, "full") != 0 || h.Full != nil || strings.Count(log.String(), "spool takes lines again") != 1 {
 				t.Fatalf("%+v\n%s", h, log.String())
 			}
 			wantNext(t, s.Lane(1), "small", "fits")
-			wantCounts(t, s, 3, 3, 0, 2) // two attempts of two frames each
+			writeErrors := 0.0
+			if name == "disk" {
+				writeErrors = 2
+			}
+			wantCounts(t, s, 3, 3, 0, 2, writeErrors) // two attempts of two frames each
 		})
 	}
 }
@@ -329,7 +337,7 @@ func TestBadFrames(t *testing.T) {
 	if err := l.Ack(seqs[0]); !errors.Is(err, ErrNotGiven) {
 		t.Errorf("second ack: %v", err)
 	}
-	wantCounts(t, s, 1, 1, 1, 0)
+	wantCounts(t, s, 1, 1, 1, 0, 0)
 	must(t, s.Close())
 	must(t, s.Close())
 	if _, _, err := l.Next(nil); !errors.Is(err, os.ErrClosed) || !errors.Is(l.Append(frame("x")), os.ErrClosed) || !errors.Is(l.Ack(1), os.ErrClosed) {
@@ -519,6 +527,7 @@ func TestReadOnly(t *testing.T) {
 		if n := testutil.ToFloat64(s.m.lostFrames) + testutil.ToFloat64(s.m.setAside); n != 0 {
 			t.Fatalf("%v frames lost or files set aside", n)
 		}
+		wantCounts(t, s, 0, 0, 4, 0, 1) // done, though the cursor does not say so
 	}
 	dir.Heal()
 	must(t, l.Append(frame("g")))
@@ -571,23 +580,27 @@ func TestFullUntilDrained(t *testing.T) {
 	refuse() // an empty spool can be full
 }
 
+// gaugeOf gives a gauge of the spool.
+func gaugeOf(t testing.TB, reg prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	must(t, err)
+	for _, f := range families {
+		if f.GetName() == "log_capturer_spool_"+name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no %s", name)
+	return 0
+}
+
 func TestHealth(t *testing.T) {
 	now := t0
 	dir := disktest.New()
 	reg := prometheus.NewRegistry()
 	s := openMem(t, Config{Now: func() time.Time { return now }, Registerer: reg, MaxBytes: 101_000, MinFreeBytes: -1}, dir)
 	l := s.Lane(0)
-	gauge := func(name string) float64 {
-		families, err := reg.Gather()
-		must(t, err)
-		for _, f := range families {
-			if f.GetName() == "log_capturer_spool_"+name {
-				return f.GetMetric()[0].GetGauge().GetValue()
-			}
-		}
-		t.Fatalf("no %s", name)
-		return 0
-	}
+	gauge := func(name string) float64 { return gaugeOf(t, reg, name) }
 	if h := s.Health(); h.State != Empty || !h.Oldest.IsZero() || h.MaxBytes != 101_000 {
 		t.Fatalf("%+v", h)
 	}
@@ -602,6 +615,9 @@ func TestHealth(t *testing.T) {
 	if a, f, b := gauge("oldest_seconds"), gauge("frames"), gauge("bytes"); a != 21 || f != 21 || b != float64(h.DiskBytes) || gauge("time_left_seconds") < 45 {
 		t.Fatalf("age %v, frames %v, bytes %v", a, f, b)
 	}
+	if r, most := gauge("records"), gauge("max_bytes"); r != 147 || most != 101_000 {
+		t.Fatalf("records %v, max_bytes %v", r, most)
+	}
 	for range 15 {
 		f, _, err := l.Next(nil)
 		must(t, err)
@@ -611,7 +627,10 @@ func TestHealth(t *testing.T) {
 	if h := s.Health(); h.State != Draining || h.TimeLeft != 0 || h.Frames != 6 {
 		t.Fatalf("%+v", h)
 	}
-	wantCounts(t, s, 21, 147, 15, 0)
+	wantCounts(t, s, 21, 147, 15, 0, 0)
+	if a, f, r, left := gauge("oldest_seconds"), gauge("frames"), gauge("records"), gauge("time_left_seconds"); a < 21 || f != 6 || r != 42 || left != 0 {
+		t.Fatalf("age %v, frames %v, records %v, left %v", a, f, r, left)
+	}
 	if _, err := Open(Config{Files: dir.Mount(), Registerer: reg}); err == nil {
 		t.Fatal("metrics registered twice")
 	}
