@@ -93,6 +93,9 @@ func TestContainerMonitorSelection(t *testing.T) {
 	if h := c.cm.Health(); h.Excluded != 2 || len(h.NotCaptured) != 0 {
 		t.Errorf("%+v", h)
 	}
+	if e, n := metric(t, c.reg, "containers_excluded"), metric(t, c.reg, "containers_not_captured"); e != 2 || n != 0 {
+		t.Errorf("%v excluded, %v not captured", e, n)
+	}
 	if s := c.status("secret-1"); s.Method != "none" || s.Reason != "excluded by name=secret*" {
 		t.Errorf("%s, %q", s.Method, s.Reason)
 	}

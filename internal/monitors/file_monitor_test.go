@@ -161,6 +161,7 @@ func TestFileMonitorLifeOfALog(t *testing.T) {
 		f.wantMetric("files_monitored", 1)
 		f.wantMetric("file_read_bytes_total", float64(f.written)) // no byte twice
 		f.wantMetric("lines_already_delivered_total", 0)          // it went on from its offset
+		f.wantMetric("file_events_total", 4)                      // all that were told
 	})
 }
 
@@ -360,6 +361,8 @@ func TestFileMonitorCannotOpen(t *testing.T) {
 		if h := f.m.Health(); h.Failed != 1 || h.FailedBy == nil || !strings.Contains(h.FailedBy.Error(), info.LogPath) {
 			t.Errorf("%+v", h)
 		}
+		f.wantMetric("files_failed", 1)
+		f.wantMetric("files_monitored", 1)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if n := metric(t, f.reg, "file_read_errors_total"); n < 4 || n > 8 {
@@ -375,6 +378,7 @@ func TestFileMonitorCannotOpen(t *testing.T) {
 		if h := f.m.Health(); h.Failed != 0 || h.FailedBy != nil {
 			t.Errorf("%+v", h)
 		}
+		f.wantMetric("files_failed", 0)
 	})
 }
 

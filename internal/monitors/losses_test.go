@@ -180,7 +180,7 @@ func TestLostAtAStop(t *testing.T) {
 	if err := r.m.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	r.wantMetric("lost_bytes_total", float64(lost))
+	r.wantLost(lostStopped, lost, 0)
 	// The next start finds the place gone.
 	r.start(nil, nil)
 	r.add()

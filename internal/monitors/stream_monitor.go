@@ -763,7 +763,7 @@ func (m *StreamMonitor) exited(ctx context.Context, lg *streamLog, run streamRun
 
 // StreamHealth is the state of the stream monitor, for /health.
 type StreamHealth struct {
-	Running int // containers on this road
+	Running int // running containers whose logs can be streamed
 	// Following and InTurns are the connections, of at most MaxStreams.
 	Following, InTurns, MaxStreams int
 	// Failed are the logs that cannot be streamed, and the first of their errors.
@@ -784,7 +784,7 @@ func (m *StreamMonitor) Health() StreamHealth {
 	h := StreamHealth{MaxStreams: m.cfg.MaxStreams, Failed: len(m.failed), FailedBy: m.failed.longest(), GapAt: m.gapAt}
 	now := time.Now()
 	for _, lg := range m.logs {
-		if lg.running {
+		if lg.running && !lg.noLog {
 			h.Running++
 		}
 		switch lg.conn {

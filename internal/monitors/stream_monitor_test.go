@@ -108,6 +108,13 @@ func (s *streaming) lines() []string {
 	return texts(lines)
 }
 
+func (s *streaming) wantMetric(name string, want float64) {
+	s.t.Helper()
+	if got := metric(s.t, s.reg, name); got != want {
+		s.t.Errorf("%s is %v, want %v", name, got, want)
+	}
+}
+
 func (s *streaming) want(lines ...string) {
 	s.t.Helper()
 	if got := s.lines(); !slices.Equal(got, lines) {
@@ -167,16 +174,21 @@ func TestStreamOfExitedContainer(t *testing.T) {
 		if n, _ := s.api.tries("a"); n != 1 {
 			t.Errorf("opened %d times", n)
 		}
+		s.wantMetric("stream_turns_total", 1)
+		s.wantMetric("streaming_containers", 0)
 		// After a restart of the agent it is looked at once, and nothing comes twice.
 		s.restart()
 		s.m.add(info)
 		s.want()
+		s.wantMetric("stream_turns_total", 1)
 		// It is started again.
 		s.api.start("a")
 		s.api.write("a", at(20), "three\n")
 		info.Running, info.StartedAt = true, at(15)
 		s.m.add(info)
 		s.want("three")
+		s.wantMetric("stream_turns_total", 1) // now it is followed
+		s.wantMetric("streaming_containers", 1)
 	})
 }
 
@@ -259,6 +271,13 @@ func TestStreamPausesAfterErrors(t *testing.T) {
 		if late := all - early; early < 5 || early > 7 || late < 9 || late > 11 {
 			t.Errorf("%d tries within %v, %d within 10 times as long", early, streamRetryMax, late)
 		}
+		s.wantMetric("stream_errors_total", float64(all))
+		s.wantMetric("streams_failed", 1)
+		s.wantMetric("streaming_containers", 1)
+		s.api.failing(nil)
+		time.Sleep(streamRetryMax)
+		s.wantMetric("stream_errors_total", float64(all))
+		s.wantMetric("streams_failed", 0)
 	})
 }
 
@@ -290,12 +309,8 @@ func TestStreamResumesPerStream(t *testing.T) {
 			if first {
 				again++ // e1
 			}
-			if n := metric(t, s.reg, "lines_already_delivered_total"); n != again {
-				t.Errorf("%v entries passed over, want %v", n, again)
-			}
-			if n := metric(t, s.reg, "lines_read_total"); n != 3 {
-				t.Errorf("%v lines read", n)
-			}
+			s.wantMetric("lines_already_delivered_total", again)
+			s.wantMetric("lines_read_total", 3)
 		})
 	}
 }
@@ -348,6 +363,7 @@ func TestStreamMaxStreams(t *testing.T) {
 		if s.api.most > limit {
 			t.Errorf("%d connections at a time", s.api.most)
 		}
+		s.wantMetric("streaming_containers", n)
 		h := s.m.Health()
 		if h.Following == 0 || h.Following > limit || h.Lag > 2*time.Minute {
 			t.Errorf("%+v", h)
@@ -366,6 +382,7 @@ func TestStreamMaxStreams(t *testing.T) {
 		if open := metric(t, s.reg, "streams_open"); open != 0 {
 			t.Errorf("%v streams open", open)
 		}
+		s.wantMetric("streaming_containers", 0)
 	})
 }
 
@@ -432,6 +449,9 @@ func TestStreamNotReadable(t *testing.T) {
 		if n, _ := s.api.tries("a"); n != 1 {
 			t.Errorf("tried %d times", n)
 		}
+		s.wantMetric("streaming_containers", 0)
+		s.wantMetric("streams_failed", 0)
+		s.wantMetric("stream_errors_total", 0)
 		if st, ok := s.m.status("a", time.Now()); !ok || !st.noLog || st.lag != 0 {
 			t.Errorf("%+v", st)
 		}
