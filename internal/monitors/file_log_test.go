@@ -124,6 +124,8 @@ func TestJoiner(t *testing.T) {
 		files   []string // oldest first
 		running bool
 		want    []line
+		// Lines that are cut, or are no entries, and NUL bytes left out.
+		cut, bad, nuls float64
 	}{
 		"plain": {files: []string{jsonEntry("stdout", "a\n", at(1)) + jsonEntry("stderr", "b\n", at(2))},
 			want: []line{{"a", 1, 0, 0}, {"b", 2, 1, 0}}},
@@ -150,31 +152,33 @@ func TestJoiner(t *testing.T) {
 		"terminal": {files: []string{jsonEntry("stdout", "a\r\n", at(1)) + jsonEntry("stdout", "b\r", at(2)) + jsonEntry("stdout", "\n", at(2)) + jsonEntry("stdout", "50%\r", at(3))},
 			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}, {"50%\r", 3, 0, 0}}},
 		"too long, one entry": {maxLine: 4, files: []string{jsonEntry("stdout", "abcdefghij\n", at(1)) + jsonEntry("stdout", "abcd\n", at(2))},
-			want: []line{{"abcd", 1, 0, partial}, {"efgh", 1, 0, partial}, {"ij", 1, 0, partial}, {"abcd", 2, 0, 0}}},
+			want: []line{{"abcd", 1, 0, partial}, {"efgh", 1, 0, partial}, {"ij", 1, 0, partial}, {"abcd", 2, 0, 0}}, cut: 1},
 		"too long, cut at a rune": {maxLine: 4, files: []string{jsonEntry("stdout", "abcü\u20acd\n", at(1))},
-			want: []line{{"abc", 1, 0, partial}, {"ü", 1, 0, partial}, {"\u20acd", 1, 0, partial}}},
+			want: []line{{"abc", 1, 0, partial}, {"ü", 1, 0, partial}, {"\u20acd", 1, 0, partial}}, cut: 1},
 		"too long, joined": {maxLine: 6, files: []string{jsonEntry("stdout", "abcd", at(1)) + jsonEntry("stdout", "efgh", at(1)) + jsonEntry("stdout", "i\n", at(1)) + jsonEntry("stdout", "after\n", at(2))},
-			want: []line{{"abcd", 1, 0, partial}, {"efghi", 1, 0, partial}, {"after", 2, 0, 0}}},
+			want: []line{{"abcd", 1, 0, partial}, {"efghi", 1, 0, partial}, {"after", 2, 0, 0}}, cut: 1},
 		"too long, each fragment": {maxLine: 3, files: []string{jsonEntry("stdout", "abcd", at(1)) + jsonEntry("stdout", "efgh", at(1)) + jsonEntry("stdout", "\n", at(1))},
-			want: []line{{"abc", 1, 0, partial}, {"d", 1, 0, partial}, {"efg", 1, 0, partial}, {"h", 1, 0, partial}}},
+			want: []line{{"abc", 1, 0, partial}, {"d", 1, 0, partial}, {"efg", 1, 0, partial}, {"h", 1, 0, partial}}, cut: 1},
 		"too long, and never ended": {maxLine: 3, files: []string{jsonEntry("stdout", "abcd", at(1)) + jsonEntry("stdout", "next\r\n", at(2))},
-			want: []line{{"abc", 1, 0, partial}, {"d", 1, 0, partial}, {"nex", 2, 0, partial}, {"t", 2, 0, partial}}},
+			want: []line{{"abc", 1, 0, partial}, {"d", 1, 0, partial}, {"nex", 2, 0, partial}, {"t", 2, 0, partial}}, cut: 2},
 		"malformed": {files: []string{jsonEntry("stdout", "a\n", at(5)) + "no json\n" + jsonEntry("stderr", "b\n", at(4)) + "at \xff all\n\n" + jsonEntry("stdout", "c\n", at(6))},
-			want: []line{{"a", 5, 0, 0}, {"no json", 5, 2, 0}, {"b", 4, 1, 0}, {"at \ufffd all", 5, 2, 0}, {"c", 6, 0, 0}}},
+			want: []line{{"a", 5, 0, 0}, {"no json", 5, 2, 0}, {"b", 4, 1, 0}, {"at \ufffd all", 5, 2, 0}, {"c", 6, 0, 0}}, bad: 2},
 		"malformed and too long": {maxLine: 4, files: []string{jsonEntry("stdout", "a\n", at(5)) + "no json\n"},
-			want: []line{{"a", 5, 0, 0}, {"no j", 5, 2, partial}, {"son", 5, 2, partial}}},
+			want: []line{{"a", 5, 0, 0}, {"no j", 5, 2, partial}, {"son", 5, 2, partial}}, bad: 1, cut: 1},
 		"malformed between fragments": {files: []string{jsonEntry("stdout", "a", at(5)) + "no json\n" + jsonEntry("stdout", "b\n", at(5))},
-			want: []line{{"no json", 5, 2, 0}, {"ab", 5, 0, 0}}},
+			want: []line{{"no json", 5, 2, 0}, {"ab", 5, 0, 0}}, bad: 1},
 		"entry glued to one that was cut": {files: []string{`{"log":"cu` + jsonEntry("stdout", "a\n", at(1))},
-			want: []line{{`{"log":"cu`, 0, 2, 0}, {"a", 1, 0, 0}}},
+			want: []line{{`{"log":"cu`, 0, 2, 0}, {"a", 1, 0, 0}}, bad: 1},
 		"no time": {files: []string{jsonEntry("stdout", "a\n", at(7)) + `{"log":"b\n","stream":"stderr"}` + "\n" + jsonEntry("stderr", "c\n", at(8))},
 			want: []line{{"a", 7, 0, 0}, {"b", 7, 1, 0}, {"c", 8, 1, 0}}},
 		"NULs": {files: []string{jsonEntry("stdout", "a\n", at(1)) + strings.Repeat("\x00", 5000) + jsonEntry("stdout", "b\n", at(2))},
-			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}}},
+			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}}, nuls: 5000},
+		"NULs, more than a buffer": {files: []string{jsonEntry("stdout", "a\n", at(1)) + strings.Repeat("\x00", 3*readBytes) + jsonEntry("stdout", "b\n", at(2))},
+			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}}, nuls: 3 * readBytes},
 		"NULs before lines, good and bad": {files: []string{jsonEntry("stdout", "a\n", at(1)) + "\x00\x00" + jsonEntry("stdout", "b\n", at(2)) + "\x00no json\n" + "\x00" + jsonEntry("stdout", "c", at(3)) + jsonEntry("stdout", "d\n", at(3))},
-			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}, {"no json", 2, 2, 0}, {"cd", 3, 0, 0}}},
+			want: []line{{"a", 1, 0, 0}, {"b", 2, 0, 0}, {"no json", 2, 2, 0}, {"cd", 3, 0, 0}}, bad: 1, nuls: 4},
 		"half a line in a file that nobody will finish": {files: []string{jsonEntry("stdout", "a\n", at(1)) + `{"log":"hal`, jsonEntry("stdout", "b\n", at(2))},
-			want: []line{{"a", 1, 0, 0}, {`{"log":"hal`, 1, 2, 0}, {"b", 2, 0, 0}}},
+			want: []line{{"a", 1, 0, 0}, {`{"log":"hal`, 1, 2, 0}, {"b", 2, 0, 0}}, bad: 1},
 		"open in a file that goes, shipped as it stands": {running: true,
 			files: []string{jsonEntry("stdout", "begun", at(1)), jsonEntry("stderr", "a\n", at(2)) + strings.Repeat(jsonEntry("stderr", full+"\n", at(3)), 1+readBytes/len(full))},
 			want: append([]line{{"a", 2, 1, 0}}, func() (l []line) {
@@ -223,15 +227,10 @@ func TestJoiner(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %v\nwant %v", got, want)
 			}
-			cut := 0.0
-			for _, l := range c.want {
-				if l.flags != 0 && c.maxLine > 0 {
-					cut = 1
-				}
-			}
-			if n := metric(t, f.reg, "lines_cut_total"); (n > 0) != (cut > 0) {
-				t.Errorf("%v lines counted as cut", n)
-			}
+			f.wantMetric("lines_cut_total", c.cut)
+			f.wantMetric("parse_errors_total", c.bad)
+			f.wantMetric("nul_bytes_total", c.nuls)
+			f.wantMetric("lines_read_total", float64(len(lines)))
 		})
 	}
 }
