@@ -105,6 +105,9 @@ func TestBearerTokenIsReadAgain(t *testing.T) {
 	send(true) // the secret that is known is still good
 	r.pass(lookEvery)
 	send(true)
+	if secret, refused := r.metric(reasonSecret), r.metric(reasonConfig); secret != 2 || refused != 1 {
+		t.Errorf("counted: unreadable %v times, refused %v times", secret, refused)
+	}
 	if n := strings.Count(r.log.String(), "cannot be read"); n != 1 {
 		t.Fatalf("said %d times: %s", n, r.log)
 	}

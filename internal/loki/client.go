@@ -798,6 +798,7 @@ func (c *Client) broken(ctx, rctx context.Context, err error, status int) verdic
 	var untrusted *tls.CertificateVerificationError
 	switch {
 	case ctx.Err() != nil:
+		v.reason = reasonTimeout // we have waited as long as we would
 		v.text = "given up: " + context.Cause(ctx).Error()
 	case errors.Is(rctx.Err(), context.DeadlineExceeded) || isTimeout(err):
 		v.reason = reasonTimeout

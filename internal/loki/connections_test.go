@@ -624,7 +624,7 @@ func TestGivenUp(t *testing.T) {
 				if took := time.Since(gone); took > 2*time.Second {
 					t.Errorf("it took %v", took)
 				}
-				if v := (&Client{}).broken(ctx, ctx, err, a.status); v.kind != kindRetry || !strings.HasSuffix(v.text, "given up: enough") {
+				if v := (&Client{}).broken(ctx, ctx, err, a.status); v.kind != kindRetry || v.reason != reasonTimeout || !strings.HasSuffix(v.text, "given up: enough") {
 					t.Errorf("told as %+v", v)
 				}
 				<-closed

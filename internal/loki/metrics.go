@@ -31,12 +31,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		sent: prometheus.NewCounter(prometheus.CounterOpts{
 			Name:        "log_capturer_sink_sent_bytes_total",
-			Help:        "Bytes of request bodies sent to the log store, compressed.",
+			Help:        "Bytes of request bodies that the log store has answered, compressed.",
 			ConstLabels: sink,
 		}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name:        "log_capturer_sink_errors_total",
-			Help:        "Requests that were not accepted whole, by reason.",
+			Help:        "Requests that were not accepted whole, by reason; credentials: the file with them could not be read, and those read before were sent.",
 			ConstLabels: sink,
 		}, []string{"reason"}),
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
@@ -141,6 +142,23 @@ func refusedTexts(b *entry.Batch) (out []string) {
 	return out
 }
 
+// wantRequests checks what was counted, of requests that all had one end: how many, also
+// in the histogram of their times, and the bytes that were answered.
+func (r *rig) wantRequests(code string, requests, wire int) {
+	r.t.Helper()
+	var seconds dto.Metric
+	if err := r.c.metrics.seconds.Write(&seconds); err != nil {
+		r.t.Fatal(err)
+	}
+	counted, timed := testutil.ToFloat64(r.c.metrics.requests.WithLabelValues(code)), seconds.GetHistogram().GetSampleCount()
+	if counted != float64(requests) || timed != uint64(requests) {
+		r.t.Errorf("%v requests counted as %s, and %d by their times, of %d", counted, code, timed, requests)
+	}
+	if n := testutil.ToFloat64(r.c.metrics.sent); n != float64(wire) {
+		r.t.Errorf("%v bytes counted of %d", n, wire)
+	}
+}
+
 func (r *rig) metric(reason string) float64 {
 	return testutil.ToFloat64(r.c.metrics.errors.WithLabelValues(reason))
 }
@@ -209,16 +227,11 @@ func TestAccepted(t *testing.T) {
 		req.Header.Get("User-Agent") != defaultUserAgent || req.Header.Get("Content-Encoding") != "" {
 		t.Fatalf("headers %v", req.Header)
 	}
-	if n := testutil.ToFloat64(r.c.metrics.requests.WithLabelValues("204")); n != float64(r.requests()) {
-		t.Fatalf("%v requests counted of %d", n, r.requests())
-	}
 	wire := 0
 	for _, q := range r.srv.Requests() {
 		wire += q.Wire
 	}
-	if n := testutil.ToFloat64(r.c.metrics.sent); n != float64(wire) {
-		t.Fatalf("%v bytes counted of %d", n, wire)
-	}
+	r.wantRequests("204", r.requests(), wire)
 	h := r.c.Health()
 	if !h.LastSuccess.Equal(start) || h.LastError != "" || !h.FailingSince.IsZero() || h.Config {
 		t.Fatalf("health %+v", h)
@@ -404,6 +417,10 @@ func TestOurEndIsNoFault(t *testing.T) {
 	if out.Err == nil || out.Config || !r.c.Health().FailingSince.IsZero() {
 		t.Fatalf("outcome %+v, health %+v", out, r.c.Health())
 	}
+	if late, broken := r.metric(reasonTimeout), r.metric(reasonNetwork); late != 1 || broken != 0 {
+		t.Errorf("counted %v times as not in time, %v times as of the network", late, broken)
+	}
+	r.wantRequests("error", 1, 0)
 }
 
 // TestTooOld, first of the row "400 too old, too new, line too long".
