@@ -19,6 +19,15 @@ func (c *containers) with(id string, change func(*docker.Container)) {
 	c.engine.set(d)
 }
 
+// wantBreaks compares how many containers went away from their file, and came back.
+func (c *containers) wantBreaks(away, back float64) {
+	c.t.Helper()
+	a, b := counterOf(c.t, c.cm.breaks.WithLabelValues(MethodStreaming)), counterOf(c.t, c.cm.breaks.WithLabelValues(MethodFileMonitor))
+	if a != away || b != back {
+		c.t.Errorf("%v went away and %v came back, want %v and %v", a, b, away, back)
+	}
+}
+
 // status gives what is told of a container.
 func (c *containers) status(id string) ContainerStatus {
 	c.t.Helper()
@@ -215,8 +224,9 @@ func TestContainerMonitorBreaker(t *testing.T) {
 	if h := c.cm.Health(); h.Broken != 0 || h.BrokenBy != nil {
 		t.Errorf("%+v", h)
 	}
-	if n := metric(t, c.reg, "breaker_changes_total"); n != 2 {
-		t.Errorf("%v changes", n)
+	c.wantBreaks(1, 1)
+	if n := metric(t, c.reg, "breaker_open"); n != 0 {
+		t.Errorf("%v are open", n)
 	}
 	if s := c.status("a"); s.Stats.Read.Load() != 2 {
 		t.Errorf("%d lines in all", s.Stats.Read.Load())
