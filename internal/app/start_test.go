@@ -4,12 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,71 +19,6 @@ import (
 	"github.com/log-capturer/log_capturer/internal/server"
 	"github.com/log-capturer/log_capturer/internal/spool"
 )
-
-// manyContainers is an engine with containers that run and write to files.
-type manyContainers struct {
-	root string
-	n    int
-}
-
-func (e manyContainers) log(i int) string {
-	id := containerID(i)
-	return filepath.Join(e.root, "containers", id, id+"-json.log")
-}
-
-func containerID(i int) string { return fmt.Sprintf("%064x", i+1) }
-
-func (e manyContainers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path := r.URL.Path
-	if strings.HasPrefix(path, "/v") {
-		_, path, _ = strings.Cut(path[1:], "/")
-		path = "/" + path
-	}
-	w.Header().Set("Api-Version", "1.41")
-	w.Header().Set("Content-Type", "application/json")
-	answer := func(v any) { _ = json.NewEncoder(w).Encode(v) }
-	id, of, _ := strings.Cut(strings.TrimPrefix(path, "/containers/"), "/")
-	switch {
-	case path == "/info":
-		answer(map[string]any{"Name": "host1", "DockerRootDir": e.root, "ServerVersion": "20.10.24"})
-	case path == "/events":
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	case path == "/containers/json":
-		var all []map[string]any
-		for i := range e.n {
-			all = append(all, map[string]any{"Id": containerID(i), "Names": []string{"/" + fmt.Sprint("web", i)}, "State": "running"})
-		}
-		answer(all)
-	case of == "json":
-		var i int
-		_, _ = fmt.Sscanf(id, "%x", &i)
-		answer(map[string]any{
-			"Id": id, "Name": fmt.Sprint("/web", i-1), "LogPath": e.log(i - 1), "Created": "2026-01-02T03:04:04Z",
-			"Config":     map[string]any{"Image": "app:1"},
-			"HostConfig": map[string]any{"LogConfig": map[string]any{"Type": "json-file"}},
-			"State":      map[string]any{"Status": "running", "Running": true, "StartedAt": "2026-01-02T03:04:05Z"},
-		})
-	}
-}
-
-// write adds a line to each log.
-func (e manyContainers) write(b *testing.B) {
-	b.Helper()
-	for i := range e.n {
-		if err := os.MkdirAll(filepath.Dir(e.log(i)), 0o755); err != nil {
-			b.Fatal(err)
-		}
-		f, err := os.OpenFile(e.log(i), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, err = fmt.Fprintf(f, `{"log":"hello\n","stream":"stdout","time":%q}`+"\n", time.Now().UTC().Format(time.RFC3339Nano))
-		if err != nil || f.Close() != nil {
-			b.Fatal(err)
-		}
-	}
-}
 
 // fillSpool puts so many bytes into the spool of a data_dir.
 func fillSpool(b *testing.B, dir string, bytes int64) {
@@ -124,26 +56,17 @@ func fillSpool(b *testing.B, dir string, bytes int64) {
 // each container has written since the last run, to within 50 ms; cpu-ms is what that costs,
 // the engine that is played and the looking included. It takes 1 GiB in TMPDIR.
 func BenchmarkStart(b *testing.B) {
-	e := manyContainers{root: b.TempDir(), n: 1000}
-	sock, err := os.MkdirTemp("", "lc") // a socket's path may have 107 bytes
-	if err != nil {
-		b.Fatal(err)
+	many := make([]played, 1000)
+	for i := range many {
+		many[i].name = fmt.Sprint("web", i)
 	}
-	defer os.RemoveAll(sock)
-	var lc net.ListenConfig
-	l, err := lc.Listen(b.Context(), "unix", sock+"/d")
-	if err != nil {
-		b.Fatal(err)
-	}
-	engine := &httptest.Server{Listener: l, Config: &http.Server{Handler: e}}
-	engine.Start()
-	defer engine.Close()
+	e := playEngine(b, "host1", many...)
 	store := lokitest.New(lokitest.Options{})
 	defer store.Close()
 
 	data := b.TempDir()
-	file := filepath.Join(sock, "config.yaml")
-	text := fmt.Sprintf("data_dir: %s\nserver: {port: 0}\ndocker: {host: \"unix://%s/d\"}\nsinks: {loki: {url: %q}}\nspool: {min_free_bytes: 0, max_bytes: 2147483648}\n", data, sock, store.URL)
+	file := filepath.Join(b.TempDir(), "config.yaml")
+	text := fmt.Sprintf("data_dir: %s\nserver: {port: 0}\ndocker: {host: %q}\nsinks: {loki: {url: %q}}\nspool: {min_free_bytes: 0, max_bytes: 2147483648}\n", data, e.host, store.URL)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -159,13 +82,15 @@ func BenchmarkStart(b *testing.B) {
 		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
 	run := func() (serving, reading, cost time.Duration) {
-		e.write(b)
+		for i := range many {
+			e.write(b, i, entryText("hello", time.Now()))
+		}
 		began, before := time.Now(), cpu()
 		addr, stop := start(b, cfg, nil)
 		serving = time.Since(began)
 		look := time.NewTicker(50 * time.Millisecond) // it costs what it measures
 		defer look.Stop()
-		for read := 0; read < e.n; <-look.C {
+		for read := 0; read < len(many); <-look.C {
 			var all struct{ Containers []server.Container }
 			_, body := get(b, addr, server.ContainersPath)
 			if err := json.Unmarshal([]byte(body), &all); err != nil {
