@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -115,8 +116,10 @@ type program struct {
 
 // running is what the agent is run with.
 type running struct {
-	config    *config.Config
-	newLogger func(config.Log) *slog.Logger
+	config *config.Config
+	// newLogger makes the agent's own log as a configuration wants it, which is in force
+	// from then on.
+	newLogger func(*config.Config) *slog.Logger
 	// load reads the configuration file again; reload has an element when that
 	// is to be done.
 	load   func() (*config.Config, error)
@@ -272,17 +275,36 @@ func (p *program) agent(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(p.err, cfg.Log)
+	var now current
+	log := now.set(p.err, cfg)
 	log.Info("log_capturer is starting", "version", p.build.Version, "revision", p.build.Revision, "config", path)
 	if coarse != nil {
 		log.Debug("timers are as precise as they were, which costs some CPU time", "error", coarse)
 	}
-	if err := p.serve(ctx, path, cfg, log); err != nil {
+	err = p.serve(ctx, path, &now)
+	log = now.Load().log
+	if err != nil {
 		log.Error("log_capturer has failed", "error", err)
 		return statusError(exitFail)
 	}
 	log.Info("log_capturer has stopped")
 	return nil
+}
+
+// current is what is in force: a reload changes it. It is safe for concurrent use.
+type current struct{ atomic.Pointer[inForce] }
+
+// inForce is a configuration, and the agent's own log as that wants it.
+type inForce struct {
+	cfg *config.Config
+	log *slog.Logger
+}
+
+// set puts a configuration in force and gives its log.
+func (c *current) set(w io.Writer, cfg *config.Config) *slog.Logger {
+	log := newLogger(w, cfg.Log)
+	c.Store(&inForce{cfg, log})
+	return log
 }
 
 // errCutShort is the failure after a second signal.
@@ -291,7 +313,7 @@ var errCutShort = errors.New("a second signal cut the stop short: lines that wer
 // serve runs the agent until it ends or is stopped by signals: the first ends
 // its context, the second closes its hard channel, and then it is waited for
 // no longer than it takes to close files. SIGHUP reads the configuration anew.
-func (p *program) serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logger) error {
+func (p *program) serve(ctx context.Context, path string, now *current) error {
 	signals, stop := p.notify()
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
@@ -300,8 +322,8 @@ func (p *program) serve(ctx context.Context, path string, cfg *config.Config, lo
 	done := make(chan error, 1)
 	go func() {
 		done <- p.run(ctx, running{
-			config:    cfg,
-			newLogger: func(c config.Log) *slog.Logger { return newLogger(p.err, c) },
+			config:    now.Load().cfg,
+			newLogger: func(c *config.Config) *slog.Logger { return now.set(p.err, c) },
 			load:      func() (*config.Config, error) { return config.Load(path, p.env) },
 			reload:    reload,
 			hard:      hard,
@@ -320,8 +342,9 @@ func (p *program) serve(ctx context.Context, path string, cfg *config.Config, lo
 				}
 				continue
 			}
-			log.Info("stopping: what is under way is delivered first; a second signal stops at once",
-				"signal", s.String(), "grace", cfg.ShutdownGrace.String())
+			at := now.Load()
+			at.log.Info("stopping: what is under way is delivered first; a second signal stops at once",
+				"signal", s.String(), "grace", at.cfg.ShutdownGrace.String())
 			stopping = true
 			cancel()
 		}

@@ -81,6 +81,13 @@ func newFixture(run runFunc) *fixture {
 	return f
 }
 
+// now gives an empty configuration that is in force.
+func (f *fixture) now() *current {
+	var now current
+	now.set(&f.err, &config.Config{})
+	return &now
+}
+
 // subcommand runs log_capturer with one.
 func subcommand(t *testing.T, name string, args ...string) (status int, out, err string) {
 	t.Helper()
@@ -252,8 +259,6 @@ func TestRunFails(t *testing.T) {
 }
 
 func TestSignals(t *testing.T) {
-	cfg := &config.Config{ShutdownGrace: 5 * time.Second}
-	log := slog.New(slog.DiscardHandler)
 	for _, c := range []struct {
 		name    string
 		signals int
@@ -320,7 +325,7 @@ func TestSignals(t *testing.T) {
 					f.signals <- syscall.SIGTERM
 				}
 				begin := time.Now()
-				err := f.serve(t.Context(), "", cfg, log)
+				err := f.serve(t.Context(), "", f.now())
 				if d := time.Since(begin); !errors.Is(err, c.want) || d != c.after || !f.stopped {
 					t.Errorf("got %v after %v, signals given back: %v; want %v after %v", err, d, f.stopped, c.want, c.after)
 				}
@@ -345,7 +350,7 @@ func TestFirstSignalDoesNotCut(t *testing.T) {
 		f.signals = make(chan os.Signal, 2)
 		var serving sync.WaitGroup
 		serving.Go(func() {
-			if err := f.serve(t.Context(), "", &config.Config{}, slog.New(slog.DiscardHandler)); !errors.Is(err, errCutShort) {
+			if err := f.serve(t.Context(), "", f.now()); !errors.Is(err, errCutShort) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -393,7 +398,7 @@ func TestHangup(t *testing.T) {
 		f.signals = make(chan os.Signal, 3)
 		var serving sync.WaitGroup
 		serving.Go(func() {
-			if err := f.serve(t.Context(), ok, &config.Config{}, slog.New(slog.DiscardHandler)); err != nil {
+			if err := f.serve(t.Context(), ok, f.now()); err != nil {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -409,6 +414,49 @@ func TestHangup(t *testing.T) {
 		synctest.Wait()
 		close(drained)
 		serving.Wait()
+	})
+}
+
+// TestReloadedLog: what the command itself logs is as the configuration wants it that a
+// reload has put in force, and tells its grace.
+func TestReloadedLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text+"sinks: {stdout: {enabled: true}}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(func(ctx context.Context, r running) error {
+			r.newLogger(r.config)
+			<-r.reload
+			cfg, err := r.load()
+			if err != nil {
+				return err
+			}
+			r.newLogger(cfg)
+			<-ctx.Done()
+			return nil
+		})
+		var running sync.WaitGroup
+		running.Go(func() {
+			if status := f.main(t.Context(), []string{"log_capturer", "-config", path}); status != exitOK {
+				t.Errorf("status %d", status)
+			}
+		})
+		synctest.Wait()
+		write("log: {format: json}\nshutdown_grace: 7s\n")
+		f.signals <- syscall.SIGHUP
+		synctest.Wait()
+		f.signals <- syscall.SIGTERM
+		running.Wait()
+		lines := strings.Split(f.err.String(), "\n")
+		for i, want := range []string{`level=INFO msg="log_capturer is starting"`, `"signal":"terminated","grace":"7s"}`, `"msg":"log_capturer has stopped"}`, ""} {
+			if i >= len(lines) || !strings.Contains(lines[i], want) {
+				t.Fatalf("line %d lacks %s:\n%s", i, want, &f.err)
+			}
+		}
 	})
 }
 

@@ -34,8 +34,9 @@ const lanes = 2
 type Options struct {
 	Config *config.Config
 	Build  server.Build
-	// NewLogger makes the agent's own log as a configuration wants it.
-	NewLogger func(config.Log) *slog.Logger
+	// NewLogger makes the agent's own log as a configuration wants it, which is in
+	// force from then on.
+	NewLogger func(*config.Config) *slog.Logger
 	// Load reads the configuration anew, for a reload, and Reload asks for one
 	// (SIGHUP). Without Load there is none.
 	Load   func() (*config.Config, error)
@@ -92,7 +93,7 @@ func Run(ctx context.Context, o Options) error {
 		case next != nil:
 			before, cfg = cfg, next
 		case before != nil && errors.As(err, &failed):
-			o.NewLogger(before.Log).Error("agent cannot be started with the new configuration and goes on with the old one", "error", err)
+			o.NewLogger(before).Error("agent cannot be started with the new configuration and goes on with the old one", "error", err)
 			before, cfg = nil, before
 		default:
 			return err
@@ -111,7 +112,7 @@ func (e *startError) Unwrap() error { return e.err }
 func runOne(ctx context.Context, o Options, cfg *config.Config) (next *config.Config, err error) {
 	now := time.Now()
 	a := &agent{
-		cfg: cfg, log: o.NewLogger(cfg.Log), registry: prometheus.NewRegistry(), reloads: make(chan reload),
+		cfg: cfg, log: o.NewLogger(cfg), registry: prometheus.NewRegistry(), reloads: make(chan reload),
 		buildInfo: o.Build, started: now, rates: newRates(now),
 	}
 	a.registry.MustRegister(collectors.NewGoCollector(), server.NewProcessCollector(o.Build, now))

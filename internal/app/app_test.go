@@ -36,7 +36,7 @@ func testConfig(t *testing.T, dataDir, url string) *config.Config {
 	return cfg
 }
 
-func quiet(config.Log) *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet(*config.Config) *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // start runs an agent and waits until it serves.
 func start(t testing.TB, cfg *config.Config, hard <-chan struct{}) (addr string, stop func() error) {

@@ -70,6 +70,7 @@ type keyWorld struct {
 	written       int      // lines, by writeLine
 	reload        chan struct{}
 	listening     chan string
+	done          chan error // of the agent, once it has ended
 	out, log      safeBuffer
 }
 
@@ -138,7 +139,7 @@ func allKeys(prefix string, section map[string]any) (all []string) {
 func (c keyCase) run(t *testing.T) {
 	w := &keyWorld{
 		T: t, keyCase: c, phase: 1, dataDir: t.TempDir(),
-		reload: make(chan struct{}), listening: make(chan string, 1),
+		reload: make(chan struct{}), listening: make(chan string, 1), done: make(chan error, 1),
 	}
 	containers := []played{{name: "web", labels: map[string]string{"team": "pay"}}, {name: "db", driver: "local"}}
 	w.engine, w.other = playEngine(t, "engine", containers...), playEngine(t, "other", containers...)
@@ -155,12 +156,11 @@ func (c keyCase) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
 	go func() {
-		done <- Run(ctx, Options{
+		w.done <- Run(ctx, Options{
 			Config: cfg, Load: load, Reload: w.reload, Out: &w.out,
-			NewLogger: func(c config.Log) *slog.Logger {
-				return slog.New(slog.NewTextHandler(&w.log, nil)).With("made", c.Level.String()+"/"+c.Format)
+			NewLogger: func(c *config.Config) *slog.Logger {
+				return slog.New(slog.NewTextHandler(&w.log, nil)).With("made", c.Log.Level.String()+"/"+c.Log.Format)
 			},
 			Listening: func(addr string) { w.listening <- addr },
 		})
@@ -168,7 +168,7 @@ func (c keyCase) run(t *testing.T) {
 	defer func() {
 		w.loki.Always(nil)
 		cancel()
-		if err := <-done; err != nil {
+		if err := <-w.done; err != nil {
 			t.Error(err)
 		}
 		if t.Failed() {
@@ -176,7 +176,7 @@ func (c keyCase) run(t *testing.T) {
 		}
 	}()
 
-	w.addr = <-w.listening
+	w.begins()
 	w.look(c.before)
 	w.phase = 2
 	if c.anew {
@@ -187,8 +187,19 @@ func (c keyCase) run(t *testing.T) {
 	w.writeConfig(file, all)
 	w.requests, w.texts = len(w.loki.Requests()), w.loki.Texts()
 	w.reload <- struct{}{}
-	w.addr = <-w.listening
+	w.begins()
 	w.look(c.after)
+}
+
+// begins waits until the agent serves.
+func (w *keyWorld) begins() {
+	w.Helper()
+	select {
+	case w.addr = <-w.listening:
+	case err := <-w.done:
+		w.done <- nil
+		w.Fatal("the agent has ended: ", err)
+	}
 }
 
 // look writes a line and looks until it sees what is wanted.
@@ -412,7 +423,7 @@ func stop(w *keyWorld) string {
 	<-reached
 	began := time.Now()
 	w.reload <- struct{}{}
-	w.addr = <-w.listening
+	w.begins()
 	w.loki.Always(nil)
 	if time.Since(began) > 4*time.Second {
 		return "over 4 s"

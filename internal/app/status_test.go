@@ -58,7 +58,7 @@ func TestOverview(t *testing.T) {
 	defer s.Close()
 	cfg := testConfig(t, t.TempDir(), s.URL)
 	now := time.Now()
-	a := &agent{cfg: cfg, log: quiet(cfg.Log), registry: prometheus.NewRegistry(), started: now, rates: newRates(now), buildInfo: server.Build{Version: "v1"}}
+	a := &agent{cfg: cfg, log: quiet(cfg), registry: prometheus.NewRegistry(), started: now, rates: newRates(now), buildInfo: server.Build{Version: "v1"}}
 	defer a.close()
 	if err := a.build(io.Discard); err != nil {
 		t.Fatal(err)

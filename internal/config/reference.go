@@ -51,7 +51,7 @@ const referenceIntro = `# Configuration
 
 log_capturer reads one YAML file: ` + "`-config FILE`" + `, by default ` + "`/etc/log_capturer/config.yaml`" + `. A commented
 example is ` + "[`configs/config.yaml`](configs/config.yaml)" + `. The file is read at the
-start, and again on SIGHUP or ` + "`POST /-/reload`" + `. Only a destination has to be configured:
+start, and again on SIGHUP or ` + "`POST /-/reload`" + `: every key can be changed so. Only a destination has to be configured:
 
 ` + "```yaml" + `
 sinks:
@@ -79,7 +79,8 @@ anchors and tags. A section without any key (all commented out) is as if it were
 
 **Variables.** In values (not in keys), ` + "`${VAR}`" + ` is replaced by an environment variable, and ` + "`${VAR:-default}`" + ` by the
 default if the variable is unset or empty. A variable without a default must be set. ` + "`$$`" + ` is a dollar. Variables are
-replaced after the YAML has been parsed: what they hold cannot change the structure of the file and needs no quoting.
+replaced after the YAML has been parsed: what they hold cannot change the structure of the file and needs no quoting. A
+reload finds them as they were at the start of the process.
 
 **Sizes** are whole numbers of bytes (` + "`262144`" + `) or with a unit (` + "`256KiB`, `1MiB`, `1GiB`" + `). **Time spans** have a unit: ` + "`100ms`, `5s`, `168h`" + `.
 **Paths** that are not absolute are relative to the directory the agent is started in.
