@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -18,10 +19,12 @@ import (
 type playedEngine struct {
 	name, host, root string
 	containers       []played
+	// say has what takes lines for the log that is followed, the latest if there are some.
+	say atomic.Pointer[chan string]
 }
 
 // played is a container. The zero driver is json-file, which has a log of what is written
-// to it; the log of others is of one line, their name.
+// to it; the log of others begins with an old line, their name.
 type played struct {
 	name, driver string
 	labels       map[string]string
@@ -114,12 +117,22 @@ func (e *playedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"State":      map[string]any{"Status": "running", "Running": true, "StartedAt": "2026-01-02T03:04:05Z"},
 		})
 	case of == "logs":
+		say := make(chan string)
+		e.say.Store(&say)
 		w.Header().Set("Content-Type", "application/vnd.docker.raw-stream")
-		text := "2026-01-02T03:04:06Z " + e.containers[number(id)].name + "\n"
-		_, _ = w.Write(append(binary.BigEndian.AppendUint32([]byte{1, 0, 0, 0}, uint32(len(text))), text...))
-		if r.URL.Query().Get("follow") == "1" {
+		entry := func(at, text string) {
+			text = at + " " + text + "\n"
+			_, _ = w.Write(append(binary.BigEndian.AppendUint32([]byte{1, 0, 0, 0}, uint32(len(text))), text...))
 			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
+		}
+		entry("2026-01-02T03:04:06Z", e.containers[number(id)].name)
+		for follow := r.URL.Query().Get("follow") == "1"; follow; {
+			select {
+			case text := <-say:
+				entry(time.Now().UTC().Format(time.RFC3339Nano), text)
+			case <-r.Context().Done():
+				follow = false
+			}
 		}
 	}
 }
