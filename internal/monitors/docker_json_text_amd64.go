@@ -9,7 +9,7 @@ var jsonVectors = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512
 
 // jsonText decodes the text of a JSON string, blocks of jsonBlock bytes at src, to dst, as
 // far as the closing quote or an escape or a byte that it does not know: what is not ASCII
-// behind \u, or not written as Docker does, and whatever is not valid. It has read so many
+// behind \u, but for \ufffd, or not written as Docker does, and whatever is not valid. It has read so many
 // bytes and written so many, and high is not 0 if any that it read is not ASCII. When it
 // meets nothing of that it reads to the end of the blocks, or up to one byte before it if
 // the last one is a backslash that begins an escape.

@@ -9,7 +9,12 @@ DATA jsonBytes<>+5(SB)/1, $6    // letters
 DATA jsonBytes<>+6(SB)/1, $0x40 // set in letters, not in digits
 DATA jsonBytes<>+7(SB)/1, $0x0f
 DATA jsonBytes<>+8(SB)/1, $9
-GLOBL jsonBytes<>(SB), RODATA|NOPTR, $9
+DATA jsonBytes<>+9(SB)/1, $'f'
+DATA jsonBytes<>+10(SB)/1, $'d'
+DATA jsonBytes<>+11(SB)/1, $0xef // U+FFFD in UTF-8
+DATA jsonBytes<>+12(SB)/1, $0xbf
+DATA jsonBytes<>+13(SB)/1, $0xbd
+GLOBL jsonBytes<>(SB), RODATA|NOPTR, $14
 
 // func jsonText(dst, src *byte, blocks int) (read, wrote int, high uint64)
 //
@@ -136,6 +141,41 @@ unknown:
 	LEAQ (R13)(R13*2), R13
 	LEAQ (R13)(R13*4), R13  // of each u, four bits: u, 0, 0 and the first digit
 	ORQ R13, BX             // BX: all that is left out
+
+	KANDNQ K6, K1, K6
+	KMOVQ K6, R13
+	TESTQ R13, R13
+	JZ known
+
+	// For a byte that is not UTF-8 Docker writes \ufffd. Of those that lie in the block as a
+	// whole, the last three digits become the character.
+	VPBROADCASTB jsonBytes<>+0(SB), Z8
+	VPCMPEQB Z8, Z5, K1
+	KANDQ K6, K1, K1        // escaped u,
+	VPBROADCASTB jsonBytes<>+9(SB), Z8
+	VPCMPEQB Z8, Z5, K2
+	KSHIFTRQ $1, K2, K3
+	KANDQ K3, K1, K1        // then f,
+	KSHIFTRQ $2, K2, K3
+	KANDQ K3, K1, K1        // then f,
+	KSHIFTRQ $3, K2, K3
+	KANDQ K3, K1, K1        // then f,
+	VPBROADCASTB jsonBytes<>+10(SB), Z8
+	VPCMPEQB Z8, Z5, K2
+	KSHIFTRQ $4, K2, K2
+	KANDQ K2, K1, K1        // then d. K1: the u of each
+	VPBROADCASTB jsonBytes<>+11(SB), Z8
+	KSHIFTLQ $2, K1, K2
+	VMOVDQU8 Z8, K2, Z6
+	VPBROADCASTB jsonBytes<>+12(SB), Z8
+	KSHIFTLQ $3, K1, K2
+	VMOVDQU8 Z8, K2, Z6
+	VPBROADCASTB jsonBytes<>+13(SB), Z8
+	KSHIFTLQ $4, K1, K2
+	VMOVDQU8 Z8, K2, Z6
+	KMOVQ K1, R13
+	LEAQ (R13)(R13*2), R13  // of each u, two bits: u and the first digit
+	ORQ R13, BX
 
 	KANDNQ K6, K1, K6
 	KMOVQ K6, R13

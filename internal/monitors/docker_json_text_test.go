@@ -45,6 +45,9 @@ func jsonTextByByte(src []byte) (text []byte, read int, high bool) {
 			c, _ := strconv.ParseUint(string(src[i+4:i+6]), 16, 8)
 			text = append(text, byte(c))
 			i += 6
+		case i+6 <= len(src) && (i+1)/jsonBlock == (i+5)/jsonBlock && string(src[i:i+6]) == `\ufffd`:
+			text = append(text, "\ufffd"...)
+			i += 6
 		default:
 			return text, i, high
 		}
@@ -80,7 +83,7 @@ func TestJSONText(t *testing.T) {
 	}
 	for _, piece := range []string{
 		`"`, `\n"`, `\"`, `\\`, `\\"`, `\\\"`, `\\\\"`, "\x1f", "\n", "\x7f", " ", `\/`, `\b\f\r\t`, `\u003c`, `\u0026\u003e`, `\\u003c`, `\\\u001b`, `\u000a`, `\u007f"`,
-		`\u0080`, `\u003C`, `\u003g`, `\u003:`, `\u003/`, "\\u003`", `\u0`, `\u00`, `\u003`, `\u0-1c`, `\u1041`, `\u0141`, `\u00\u003c`, `\u003c\u2028`, `\u2028\u003c`, "\\u003\xbc", `\x`, "\\\x00", "\\\xa2", "\\\xff", "\xff", "ä", "\x80\"",
+		`\u0080`, `\u003C`, `\u003g`, `\u003:`, `\u003/`, "\\u003`", `\u0`, `\u00`, `\u003`, `\u0-1c`, `\u1041`, `\u0141`, `\u00\u003c`, `\u003c\u2028`, `\u2028\u003c`, `\ufffd`, `\ufffd\u003c\ufffd\"`, `\uffff`, `\u1ffd`, `\uf1fd`, `\uff1d`, `\ufffc`, `\uFFFD`, `\uffd`, `\uf`, `\uff`, `\u2028\ufffd`, `\ufffd\u2028`, `\\ufffd`, "\\u003\xbc", `\x`, "\\\x00", "\\\xa2", "\\\xff", "\xff", "ä", "\x80\"",
 	} {
 		for at := range 3 * jsonBlock {
 			src := bytes.Repeat([]byte("a"), 4*jsonBlock)
@@ -106,7 +109,7 @@ func TestJSONText(t *testing.T) {
 			case n < common:
 				src[i] = "aZ 0~\xe4"[r.IntN(6)]
 			case n < 99 && n%2 == 0:
-				i += copy(src[i:], fmt.Sprintf(`\u%04x`, r.IntN(0x90)))
+				i += copy(src[i:], fmt.Sprintf(`\u%04x`, []int{0xfffd, 0xffff, r.IntN(0x90), r.IntN(0x90)}[r.IntN(4)]))
 				continue
 			case n < 99:
 				src[i] = "\\\\\\nrtbf/\\"[r.IntN(9)]
