@@ -230,13 +230,18 @@ func cutKey(s string) (key, rest string, err error) {
 	return key, strings.TrimPrefix(rest, " "), nil
 }
 
+// plainBytes are those that a key may have without quotes.
+var plainBytes = func() (t [256]bool) {
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@") {
+		t[c] = true
+	}
+	return t
+}()
+
 // plain reports whether a key needs no quotes.
 func plain(key string) bool {
 	for i := range len(key) {
-		switch c := key[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '.', c == '_', c == '-', c == ':', c == '/', c == '@':
-		default:
+		if !plainBytes[key[i]] {
 			return false
 		}
 	}
