@@ -178,7 +178,6 @@ type attempt struct {
 	c       *Client
 	l       *lane
 	took    bool // the store has accepted lines
-	dirty   bool // sizes or lines of requests on the stack have changed
 	budget  int  // requests left to search for lines
 	stopped bool
 	err     string // why parts are pending
@@ -245,7 +244,7 @@ func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 	for len(l.stack) > 0 && !a.stopped {
 		r := l.stack[len(l.stack)-1]
 		l.stack = l.stack[:len(l.stack)-1]
-		if a.dirty {
+		if l.dirty {
 			if r = l.prune(r); r.from == r.to {
 				continue
 			}
@@ -280,7 +279,7 @@ func (a *attempt) act(ctx context.Context, r request, v *verdict) {
 		a.stop(v.text, v.kind == kindConfig)
 		a.quiet = ctx.Err() != nil
 	case kindStream:
-		a.dirty = true
+		l.dirty = true
 		id := l.find(r, v.stream)
 		if id >= 0 {
 			a.hold(id, v.text, false)
@@ -346,7 +345,7 @@ func (l *lane) mark(s *span, from uint8) (newest int64, n int) {
 // tooLarge halves a request that is too large for the store.
 func (a *attempt) tooLarge(r request, v *verdict, n int32) {
 	l := a.l
-	a.dirty = true
+	l.dirty = true
 	if n == 1 && strings.HasPrefix(v.text, "answer 500") {
 		// One line is no large message: the store means its memory.
 		a.stop(v.text, false)
@@ -370,7 +369,7 @@ func (a *attempt) tooLarge(r request, v *verdict, n int32) {
 // search goes on to find the lines for which a request is refused.
 func (a *attempt) search(r request, v *verdict, n int32) {
 	l := a.l
-	a.dirty = true
+	l.dirty = true
 	if r.split < 0 {
 		l.splits = append(l.splits, search{})
 		r.split = int32(len(l.splits) - 1)
@@ -400,7 +399,7 @@ func (a *attempt) suspect(r request, v *verdict, large bool) {
 
 // leave gives a request up that the search has no request left for.
 func (a *attempt) leave(r request) {
-	a.dirty = true
+	a.l.dirty = true
 	a.l.splits[r.split].open = true
 	for i := r.from; i < r.to; i++ {
 		a.l.streams[a.l.spans[i].stream].stuck = true
@@ -466,7 +465,7 @@ func (a *attempt) unsettled(split int32) bool {
 func (a *attempt) apply(r request, v *verdict) {
 	c, l := a.c, a.l
 	now := c.now()
-	a.dirty = true
+	l.dirty = true
 	lost := v.cut    // the text does not explain all that was refused
 	unnamed := false // a stream is meant, and we cannot say which
 	hadMeta := l.withMeta

@@ -1098,6 +1098,13 @@ func TestEncodesAhead(t *testing.T) {
 		t.Fatalf("after that: %q", got)
 	}
 
+	// An answer before has changed what is next, which is another once it is pruned.
+	l, first = start()
+	l.dirty = true
+	if err := post(l, newCanned([]byte(noContent)), l.body(first)); err != nil || l.ahead.bytes != nil {
+		t.Fatalf("ahead %d bytes, %v", len(l.ahead.bytes), err)
+	}
+
 	// Half of a request has gone: it is in the memory still.
 	l, first = start()
 	payload := l.body(first)

@@ -96,6 +96,7 @@ type lane struct {
 	ends       []int32
 	spans      []span
 	stack      []request
+	dirty      bool // sizes or lines of requests on the stack have changed: to be pruned
 	splits     []search
 	suspects   []suspect
 	times      []int64
@@ -135,7 +136,7 @@ func (l *lane) release() {
 
 // collect sorts the pending lines of the batch by stream.
 func (l *lane) collect(b *entry.Batch, withMeta bool) {
-	l.b, l.withMeta = b, withMeta
+	l.b, l.withMeta, l.dirty = b, withMeta, false
 	l.parts, l.meta, l.spans, l.stack = l.parts[:0], l.meta[:0], l.spans[:0], l.stack[:0]
 	if l.byText == nil {
 		l.byText = make(map[string]int32)
@@ -267,9 +268,10 @@ func (l *lane) body(r request) []byte {
 
 // encodeAhead makes the body of the next request, if there is one, in the memory of the
 // present one, which has been sent: meanwhile the store is at work, and its answer on the
-// way. It was for nothing if that changes what is sent next.
+// way. It was for nothing if that changes what is sent next. What is to be pruned first
+// would always be another request.
 func (l *lane) encodeAhead() {
-	if n := len(l.stack); n > 0 {
+	if n := len(l.stack); n > 0 && !l.dirty {
 		l.ahead = encoded{of: l.stack[n-1], bytes: l.encode(l.stack[n-1])}
 	}
 }
