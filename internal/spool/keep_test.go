@@ -2,6 +2,7 @@ package spool
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"os"
@@ -137,6 +138,63 @@ func TestKeptAreBounded(t *testing.T) {
 	if n := testutil.ToFloat64(s.m.setAside); n != 6*mostKeptLost || s.Health().DiskBytes != 0 {
 		t.Errorf("set aside %v, %+v", n, s.Health())
 	}
+}
+
+// TestKeptUnderAnotherNameEach: a segment whose number has come again takes no other's place.
+func TestKeptUnderAnotherNameEach(t *testing.T) {
+	wantKept := func(t *testing.T, s *Spool, want ...string) {
+		t.Helper()
+		if got := keptNames(t, s); !slices.Equal(got, want) {
+			t.Errorf("kept %v, not %v", got, want)
+		}
+	}
+	t.Run("at a start", func(t *testing.T) {
+		d := disktest.New()
+		var both [][]byte
+		for range 2 { // an older agent comes, and has nothing to write, until the newer one has
+			s := openMem(t, Config{}, d)
+			must(t, s.Lane(0).Append(frame(fmt.Sprint("lines ", len(both)))))
+			data, _ := d.Read(laneFile(segmentName(1)))
+			data = bytes.Clone(data)
+			data[len(segmentMagic)]++
+			binary.LittleEndian.PutUint32(data[segmentHeaderLen-4:], checksum(data[:segmentHeaderLen-4]))
+			d.Put(laneFile(segmentName(1)), data)
+			both = append(both, data)
+			openMem(t, Config{}, d)
+		}
+		names := []string{segmentName(1) + "." + keptVersion, segmentName(1) + "." + keptVersion + "-2"}
+		wantKept(t, openMem(t, Config{}, d), names...)
+		for i, name := range names {
+			if data, _ := d.Read(laneFile(name)); !bytes.Equal(data, both[i]) {
+				t.Errorf("%s has %d bytes, not those of %d", name, len(data), i)
+			}
+		}
+	})
+	t.Run("when it is done", func(t *testing.T) {
+		d := disktest.New()
+		d.Put(laneFile(segmentName(1)+"."+keptVersion), []byte("of a run before"))
+		s := openMem(t, Config{segmentBytes: 1}, d)
+		l := s.Lane(0)
+		must(t, l.Append(frame("a")))
+		seq := wantNext(t, l, "a")[0]
+		name := segmentName(1) + "." + keptVersion + "-2"
+		if got := l.NotUnderstood(seq, true); got != laneDir(0)+"/"+name {
+			t.Errorf("kept as %s", got)
+		}
+		must(t, l.Ack(seq))
+		wantKept(t, s, segmentName(1)+"."+keptVersion, name)
+	})
+	t.Run("the newest stays, whatever its number", func(t *testing.T) {
+		d := disktest.New()
+		for _, n := range []uint64{1, 8, 9} {
+			d.Put(laneFile(segmentName(n)+"."+keptLost), []byte("of a run before"))
+		}
+		s := openMem(t, Config{segmentBytes: 1}, d)
+		must(t, s.Lane(0).Append(frame("a")))
+		damage(t, d, 1)
+		wantNothing(t, s.Lane(0))
+		wantKept(t, s, segmentName(1)+"."+keptLost+"-2", segmentName(9)+"."+keptLost)
+	})
 }
 
 // TestKeptForTheDiskToComeBack: of a place that the disk did not give back for long the

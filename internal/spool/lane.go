@@ -50,9 +50,6 @@ func newSegment(first uint64) *segment {
 
 func (sg *segment) name() string { return segmentName(sg.first) }
 
-// keptName is the name under which it stays. There must be a keepAs.
-func (sg *segment) keptName() string { return sg.name() + "." + sg.keepAs }
-
 // end is the position behind the last frame.
 func (sg *segment) end() position { return position{sg.size, sg.last + 1, sg.records} }
 
@@ -428,7 +425,7 @@ func (l *Lane) NotUnderstood(seq uint64, byNewer bool) (keptAs string) {
 		if byNewer { // and so is all of the segment: an agent writes to none but its own
 			sg.keepAs = keptVersion
 		}
-		return laneDir(l.index) + "/" + sg.keptName()
+		return laneDir(l.index) + "/" + l.keptName(sg, sg.keepAs)
 	}
 	return ""
 }
@@ -463,6 +460,17 @@ func (l *Lane) drop() {
 	_ = l.files.Sync() // names that come back are removed at the next start
 }
 
+// keptName gives the name under which a segment stays as a kind of file, which is no other's:
+// numbers come again where the cursor was lost or a segment was set aside at a start.
+func (l *Lane) keptName(sg *segment, kind string) string {
+	kept := sg.name() + "." + kind
+	all, _ := l.files.List() // as a rule there is none
+	for n := 2; slices.ContainsFunc(all, func(f disk.Info) bool { return f.Name == kept }); n++ {
+		kept = fmt.Sprintf("%s.%s-%d", sg.name(), kind, n)
+	}
+	return kept
+}
+
 // keep gives a segment of which every frame is done another name, if it is to be kept, and
 // reports whether it has. The newest few stay of those that this agent cannot read; all that
 // another one can.
@@ -470,7 +478,7 @@ func (l *Lane) keep(sg *segment) bool {
 	if sg.keepAs == "" {
 		return false
 	}
-	kept := sg.keptName()
+	kept := l.keptName(sg, sg.keepAs)
 	if err := l.files.Rename(sg.name(), kept); err != nil {
 		if !errors.Is(err, os.ErrNotExist) { // else somebody has removed it, which was told
 			l.s.log.Warn("spool segment with lines that could not be read cannot be kept: it is removed",
@@ -481,9 +489,14 @@ func (l *Lane) keep(sg *segment) bool {
 	}
 	l.s.m.setAside.Inc()
 	l.s.log.Warn("spool segment is kept under another name: lines in it could not be read", "lane", l.index, "segment", sg.name(), "kept_as", kept)
+	if sg.keepAs != keptLost {
+		return true
+	}
 	all, _ := l.files.List() // else with the next
-	names := slices.DeleteFunc(all, func(f disk.Info) bool { return f.IsDir || !strings.HasSuffix(f.Name, segmentSuffix+"."+keptLost) })
-	for _, old := range names[:max(0, len(names)-mostKeptLost)] {
+	others := slices.DeleteFunc(all, func(f disk.Info) bool {
+		return f.IsDir || f.Name == kept || !strings.Contains(f.Name, segmentSuffix+"."+keptLost)
+	})
+	for _, old := range others[:max(0, len(others)-(mostKeptLost-1))] {
 		_ = l.files.Remove(old.Name) // else with the next
 	}
 	return true

@@ -110,7 +110,7 @@ func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 	torn, err := l.examine(sg, most, newest)
 	switch {
 	case errors.Is(err, errVersion):
-		l.putAside(sg.name(), keptVersion, err)
+		l.putAside(sg, keptVersion, err)
 		return nil
 	case errors.Is(err, errUnread) && !newest:
 		// A disk that is away for a moment: Next has more patience.
@@ -121,7 +121,7 @@ func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 		if !newest && most > l.cursor.seq {
 			l.s.m.lostFrames.Add(float64(most - max(first-1, l.cursor.seq)))
 		}
-		l.putAside(sg.name(), keptDamaged, err)
+		l.putAside(sg, keptDamaged, err)
 		return nil
 	}
 	if torn > 0 {
@@ -138,11 +138,12 @@ func (l *Lane) adopt(first, most uint64, newest bool) *segment {
 	return sg
 }
 
-func (l *Lane) putAside(name, kind string, why error) {
-	err := l.files.Rename(name, name+"."+kind)
+func (l *Lane) putAside(sg *segment, kind string, why error) {
+	kept := l.keptName(sg, kind)
+	err := l.files.Rename(sg.name(), kept)
 	l.s.m.setAside.Inc()
 	l.s.log.Error("spool segment cannot be used: it is kept under another name and its lines are not sent",
-		"lane", l.index, "segment", name, "kept_as", name+"."+kind, "error", errors.Join(why, err))
+		"lane", l.index, "segment", sg.name(), "kept_as", kept, "error", errors.Join(why, err))
 }
 
 // examine learns what the file of a segment holds. Of the newest one what lies behind the
