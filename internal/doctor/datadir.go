@@ -49,7 +49,7 @@ type dataDirFacts struct {
 	FileSystem   int64
 	Free, Inodes int64
 	StatErr      error
-	// Spooled is what lies in the spool, in bytes.
+	// Spooled is what lies in the spool and is to be sent, in bytes.
 	Spooled int64
 }
 
@@ -155,14 +155,14 @@ func probe(dir string) (sync time.Duration, err error) {
 	return sync, cmp.Or(err, f.Close())
 }
 
-// spooled gives the size of all files below a directory, as far as they can be
-// seen.
+// spooled gives the size of the segments in the spool's directory, as far as they can be
+// seen: not of those that were set aside under other names, which are beside its limit.
 func spooled(dir string) (n int64) {
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil //nolint:nilerr // it counts what it sees
 		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && strings.HasSuffix(e.Name(), ".seg") {
 			n += info.Size()
 		}
 		return nil

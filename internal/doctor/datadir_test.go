@@ -105,8 +105,10 @@ func TestGatherDataDirInUse(t *testing.T) {
 	if err := os.MkdirAll(spool, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(spool, "1.seg"), make([]byte, 1000), 0o600); err != nil {
-		t.Fatal(err)
+	for name, bytes := range map[string]int{"1.seg": 700, "2.seg": 300, "0.seg.lost-frames": 5000, "0.seg.unknown-version-2": 5000} {
+		if err := os.WriteFile(filepath.Join(spool, name), make([]byte, bytes), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if d := gatherDataDir(dir); !d.Locked || d.PID != os.Getpid() || d.ProbeErr != nil || d.Spooled != 1000 {
 		t.Errorf("in use: %+v", d)
