@@ -40,7 +40,7 @@ const (
 	pollInterval = 2 * time.Second
 
 	// pathPolls is in how many polls each log is looked at by its path at least once, and
-	// pathLooks how many are in each poll, if there are so many. For the others a look at
+	// pathLooks how many at least are in each poll, if there are so many. For the others a look at
 	// the file held will do, which costs a fraction and shows all but what befalls
 	// directories: docs/adr/0011-idle-logs-are-looked-at-by-descriptor.md.
 	pathPolls, pathLooks = 15, 16
@@ -1052,7 +1052,15 @@ type pathTurn struct {
 
 // has decides on the log with a turn, whose path was unseen so many times in a row.
 func (p pathTurn) has(turn, unseen int) bool {
-	return p.all || unseen > 0 || (p.poll+turn)%min(max(1, p.logs/pathLooks), pathPolls) == 0
+	// All divide pathPolls: the poll in which one of many has its turn would also be its
+	// turn among few, so that none misses it where the number of logs goes up and down.
+	polls := 1
+	for _, n := range [...]int{3, 5, pathPolls} {
+		if p.logs >= n*pathLooks {
+			polls = n
+		}
+	}
+	return p.all || unseen > 0 || (p.poll+turn)%polls == 0
 }
 
 // countUnseen takes account of a look at a log. One whose path cannot be seen for

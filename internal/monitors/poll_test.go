@@ -14,8 +14,8 @@ import (
 // number of logs, up to pathPolls.
 func TestPathTurn(t *testing.T) {
 	for logs, within := range map[int]int{
-		0: 1, 1: 1, 2*pathLooks - 1: 1, 2 * pathLooks: 2, 7 * pathLooks: 7,
-		pathPolls * pathLooks: pathPolls, 100 * pathPolls * pathLooks: pathPolls,
+		0: 1, 1: 1, 3*pathLooks - 1: 1, 3 * pathLooks: 3, 5*pathLooks - 1: 3, 5 * pathLooks: 5,
+		pathPolls*pathLooks - 1: 5, pathPolls * pathLooks: pathPolls, 100 * pathPolls * pathLooks: pathPolls,
 	} {
 		for turn := range 3 * pathPolls {
 			for first := range 2 * pathPolls {
@@ -36,6 +36,24 @@ func TestPathTurn(t *testing.T) {
 					t.Errorf("%d logs, turn %d: %d looks by path in the %d polls from %d on", logs, turn, looks, within, first)
 				}
 			}
+		}
+	}
+}
+
+// TestPathTurnOfChangingNumbers: however many logs come and go from poll to poll, each has
+// its turn within pathPolls of them.
+func TestPathTurnOfChangingNumbers(t *testing.T) {
+	for turn := range 2 * pathPolls {
+		sure := false // a poll looks at it whatever the number is then
+		for poll := range pathPolls {
+			all := true
+			for logs := range 2 * pathPolls * pathLooks {
+				all = all && pathTurn{poll: poll, logs: logs}.has(turn, 0)
+			}
+			sure = sure || all
+		}
+		if !sure {
+			t.Errorf("turn %d can be missed by %d polls", turn, pathPolls)
 		}
 	}
 }
@@ -75,7 +93,7 @@ func unwatched(t *testing.T, ids ...string) *fixture {
 // TestPollFindsAtOnce: what happens to a file is found by the next poll, whether it
 // looks at the log by its path or not.
 func TestPollFindsAtOnce(t *testing.T) {
-	const turns = 2
+	const turns = 3
 	line := func(text string) string { return jsonEntry("stdout", text+"\n", at(0)) }
 	for _, c := range []struct {
 		name string
@@ -198,7 +216,7 @@ func TestPollFindsOneLostDirectory(t *testing.T) {
 // TestPollSettlesAccounts: a look at the file held sets right, as one at the path does,
 // what notifications have told too often.
 func TestPollSettlesAccounts(t *testing.T) {
-	const turns = 2
+	const turns = 3
 	f := unwatched(t, append(crowd(turns), "c")...)
 	for range turns {
 		lg := f.m.logs["c"]
