@@ -1195,6 +1195,9 @@ func (m *FileMonitor) read(j *joiner, lg *fileLog, b *entry.Batch, buf []byte) {
 	}
 	m.recovered(lg)
 	lg.fails = 0
+	if unseen && !r.news {
+		lg.unseen = 0 // the look saw it: that it goes again before the next poll counts anew
+	}
 	if lg.quiet++; r.news {
 		lg.quiet = 0
 		now := time.Now()

@@ -191,6 +191,40 @@ func TestPollFindsLostDirectories(t *testing.T) {
 	}
 }
 
+// TestPollFindsDirectoriesLostAgain: a directory that comes back counts as lost again also
+// when it goes before a poll has seen it.
+func TestPollFindsDirectoriesLostAgain(t *testing.T) {
+	f := unwatched(t, "c")
+	away := filepath.Join(t.TempDir(), "away")
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := func() {
+		t.Helper()
+		move(f.dir, away)
+		for range unseenPolls {
+			f.m.poll()
+		}
+		f.work()
+		if h := f.m.Health(); h.Failed != 1 {
+			t.Errorf("%+v", h)
+		}
+	}
+	lost()
+	move(away, f.dir)
+	f.m.mu.Lock()
+	f.m.enqueue(f.m.logs["c"]) // as the poll does when it is tried again
+	f.m.mu.Unlock()
+	f.work()
+	if h := f.m.Health(); h.Failed != 0 {
+		t.Errorf("%+v", h)
+	}
+	lost()
+}
+
 // TestPollFindsOneLostDirectory: one that stays away makes no poll but one look at all.
 func TestPollFindsOneLostDirectory(t *testing.T) {
 	const turns = 3
