@@ -62,7 +62,7 @@ type Config struct {
 	// Readers stop appending there; a batch is larger by one line at most.
 	BatchBytes int
 	// BatchWait is the least time between the departures of two batches of a
-	// lane of which the later is not full; zero: none. BatchWait gives it.
+	// lane of which the later is not full; zero: none. The function BatchWait gives it for a tick.
 	BatchWait time.Duration
 	// BatchesPerLane bounds the memory: batches being filled, waiting or sent. With
 	// two, one can be filled while the other is sent. Each more is one more that a

@@ -55,8 +55,8 @@ const (
 
 	// unseenPolls is after how many polls in a row that could not see a log's
 	// path reading it counts as failed, though what is held can be read on: 4 to 6 s
-	// after the path has gone if the log is written to, 2 s later if it is one of many
-	// that are idle, and as much as 34 s if no other has gone.
+	// after the path has gone if the log is written to now and then, 2 s later if it is one
+	// of many that are idle, and as much as 34 s if no other has gone.
 	unseenPolls = 3
 
 	// openRetryMax is the longest pause between tries to open a log that cannot

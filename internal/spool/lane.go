@@ -487,7 +487,6 @@ func (l *Lane) keep(sg *segment) bool {
 		sg.keepAs = "" // room for what comes matters more
 		return false
 	}
-	l.s.m.setAside.Inc()
 	l.s.log.Warn("spool segment is kept under another name: lines in it could not be read", "lane", l.index, "segment", sg.name(), "kept_as", kept)
 	if sg.keepAs != keptLost {
 		return true

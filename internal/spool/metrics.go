@@ -31,7 +31,7 @@ func newMetrics() *metrics {
 	m.lostFrames = counter("lost_frames_total", "Batches of the spool that could not be read again.")
 	m.lostRecords = counter("lost_records_total", "Lines in them, as far as that can be told.")
 	m.torn = counter("torn_tails_total", "Writes cut off at a start because a crash had left half of them. Nothing is lost by it: their lines are read again.")
-	m.setAside = counter("set_aside_segments_total", "Files of the spool kept under another name: of an unknown version, or with lines in them that could not be read.")
+	m.setAside = counter("set_aside_segments_total", "Files of the spool kept under another name at a start, unsent: not readable, or of an unknown version.")
 	m.damagedCursors = counter("damaged_cursors_total", "Read cursors found damaged. Some batches were sent twice.")
 	return m
 }
