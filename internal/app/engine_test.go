@@ -19,7 +19,8 @@ import (
 type playedEngine struct {
 	name, host, root string
 	containers       []played
-	// say has what takes lines for the log that is followed, the latest if there are some.
+	// say has what takes lines for the log that is followed, the latest if there are some;
+	// nil while none is.
 	say atomic.Pointer[chan string]
 }
 
@@ -117,8 +118,12 @@ func (e *playedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"State":      map[string]any{"Status": "running", "Running": true, "StartedAt": "2026-01-02T03:04:05Z"},
 		})
 	case of == "logs":
+		follow := r.URL.Query().Get("follow") == "1"
 		say := make(chan string)
-		e.say.Store(&say)
+		if follow {
+			e.say.Store(&say)
+			defer e.say.CompareAndSwap(&say, nil)
+		}
 		w.Header().Set("Content-Type", "application/vnd.docker.raw-stream")
 		entry := func(at, text string) {
 			text = at + " " + text + "\n"
@@ -126,7 +131,7 @@ func (e *playedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush()
 		}
 		entry("2026-01-02T03:04:06Z", e.containers[number(id)].name)
-		for follow := r.URL.Query().Get("follow") == "1"; follow; {
+		for follow {
 			select {
 			case text := <-say:
 				entry(time.Now().UTC().Format(time.RFC3339Nano), text)

@@ -397,14 +397,18 @@ func (w *keyWorld) writeLine(text string) { w.engine.write(w, 0, entryText(text,
 // of files are read at a pace of their own.
 func latency(w *keyWorld) string {
 	var took time.Duration
-	if w.health("monitors", "streaming", "following") != 1.0 {
-		return "not followed"
-	}
-	say := *w.engine.say.Load()
 	for i := range 2 {
 		w.streamed++
 		text, began := fmt.Sprintf("quick %d?", w.streamed), time.Now()
-		say <- text
+		say := w.engine.say.Load()
+		if say == nil || w.health("monitors", "streaming", "following") != 1.0 {
+			return "not followed"
+		}
+		select {
+		case *say <- text:
+		case <-time.After(time.Second): // that was the connection of the agent before
+			return "not followed"
+		}
 		if !eventually(func() bool { return slices.Contains(w.loki.Texts(), text) }) {
 			return "not at all"
 		}
