@@ -38,8 +38,8 @@ type segment struct {
 	oldest      int64
 	// read is how far it is read: what is before has been given, or passed over.
 	read position
-	// keepAs is what is added to its name when all of it is done, because lines in it were
-	// not understood; empty: it is removed then.
+	// keepAs is its name when all of it is done, because lines in it were not understood;
+	// empty: it is removed then. See willKeep.
 	keepAs string
 }
 
@@ -308,7 +308,7 @@ func (l *Lane) read(r disk.File, sg *segment, p position, buf []byte) (f Frame, 
 func (l *Lane) pass(sg *segment, to position, why error) {
 	if frames := to.seq - sg.read.seq; frames > 0 {
 		l.s.lost(l.index, sg.name(), frames, uint64(to.before)-min(uint64(sg.read.before), uint64(to.before)), why)
-		sg.keepAs = cmp.Or(sg.keepAs, keptLost)
+		l.willKeep(sg, keptLost)
 	}
 	sg.read = to
 }
@@ -421,11 +421,12 @@ func (l *Lane) NotUnderstood(seq uint64, byNewer bool) (keptAs string) {
 		if seq < sg.first || seq > sg.last {
 			continue
 		}
-		sg.keepAs = cmp.Or(sg.keepAs, keptLost)
+		kind := keptLost
 		if byNewer { // and so is all of the segment: an agent writes to none but its own
-			sg.keepAs = keptVersion
+			kind = keptVersion
 		}
-		return laneDir(l.index) + "/" + l.keptName(sg, sg.keepAs)
+		l.willKeep(sg, kind)
+		return laneDir(l.index) + "/" + sg.keepAs
 	}
 	return ""
 }
@@ -471,6 +472,17 @@ func (l *Lane) keptName(sg *segment, kind string) string {
 	return kept
 }
 
+// isKept reports whether a name is that of a file that is kept, of a kind.
+func isKept(name, kind string) bool { return strings.Contains(name, segmentSuffix+"."+kind) }
+
+// willKeep has a segment kept when all of it is done. That another agent can read it counts
+// more than that this one has lost some of it.
+func (l *Lane) willKeep(sg *segment, kind string) {
+	if sg.keepAs == "" || kind == keptVersion && !isKept(sg.keepAs, keptVersion) {
+		sg.keepAs = l.keptName(sg, kind)
+	}
+}
+
 // keep gives a segment of which every frame is done another name, if it is to be kept, and
 // reports whether it has. The newest few stay of those that this agent cannot read; all that
 // another one can.
@@ -478,7 +490,7 @@ func (l *Lane) keep(sg *segment) bool {
 	if sg.keepAs == "" {
 		return false
 	}
-	kept := l.keptName(sg, sg.keepAs)
+	kept := sg.keepAs
 	if err := l.files.Rename(sg.name(), kept); err != nil {
 		if !errors.Is(err, os.ErrNotExist) { // else somebody has removed it, which was told
 			l.s.log.Warn("spool segment with lines that could not be read cannot be kept: it is removed",
@@ -488,12 +500,12 @@ func (l *Lane) keep(sg *segment) bool {
 		return false
 	}
 	l.s.log.Warn("spool segment is kept under another name: lines in it could not be read", "lane", l.index, "segment", sg.name(), "kept_as", kept)
-	if sg.keepAs != keptLost {
+	if !isKept(kept, keptLost) {
 		return true
 	}
 	all, _ := l.files.List() // else with the next
 	others := slices.DeleteFunc(all, func(f disk.Info) bool {
-		return f.IsDir || f.Name == kept || !strings.Contains(f.Name, segmentSuffix+"."+keptLost)
+		return f.IsDir || f.Name == kept || !isKept(f.Name, keptLost)
 	})
 	for _, old := range others[:max(0, len(others)-(mostKeptLost-1))] {
 		_ = l.files.Remove(old.Name) // else with the next
