@@ -957,7 +957,7 @@ func (m *FileMonitor) poll() (overflow bool) {
 	m.mu.Lock()
 	logs := m.inOrder()
 	m.polls++
-	turn := pathTurn{poll: m.polls, logs: len(logs), all: m.anyGone}
+	turn := newPathTurn(m.polls, len(logs), m.anyGone)
 	m.anyGone = false
 	m.mu.Unlock()
 	m.forgotten.again()
@@ -1046,21 +1046,27 @@ func (m *FileMonitor) inOrder() []*fileLog {
 // untouched. Few logs are looked at by each poll, and many in turns. What befalls one
 // directory often befalls others: if the last poll has found one gone, it is all of them.
 type pathTurn struct {
-	poll, logs int
-	all        bool
+	poll  int
+	polls int // in how many each log has its turn
+	all   bool
+}
+
+// newPathTurn is for a poll of so many logs; all: the last one has found a path gone.
+func newPathTurn(poll, logs int, all bool) pathTurn {
+	p := pathTurn{poll: poll, polls: 1, all: all}
+	// All divide pathPolls: the poll in which one of many has its turn would also be its
+	// turn among few, so that none misses it where the number of logs goes up and down.
+	for _, n := range [...]int{3, 5, pathPolls} {
+		if logs >= n*pathLooks {
+			p.polls = n
+		}
+	}
+	return p
 }
 
 // has decides on the log with a turn, whose path was unseen so many times in a row.
 func (p pathTurn) has(turn, unseen int) bool {
-	// All divide pathPolls: the poll in which one of many has its turn would also be its
-	// turn among few, so that none misses it where the number of logs goes up and down.
-	polls := 1
-	for _, n := range [...]int{3, 5, pathPolls} {
-		if p.logs >= n*pathLooks {
-			polls = n
-		}
-	}
-	return p.all || unseen > 0 || (p.poll+turn)%polls == 0
+	return p.all || unseen > 0 || (p.poll+turn)%p.polls == 0
 }
 
 // countUnseen takes account of a look at a log. One whose path cannot be seen for

@@ -21,7 +21,7 @@ func TestPathTurn(t *testing.T) {
 			for first := range 2 * pathPolls {
 				looks := 0
 				for poll := first; poll < first+within; poll++ {
-					p := pathTurn{poll: poll, logs: logs}
+					p := newPathTurn(poll, logs, false)
 					if p.has(turn, 0) {
 						looks++
 					}
@@ -48,7 +48,7 @@ func TestPathTurnOfChangingNumbers(t *testing.T) {
 		for poll := range pathPolls {
 			all := true
 			for logs := range 2 * pathPolls * pathLooks {
-				all = all && pathTurn{poll: poll, logs: logs}.has(turn, 0)
+				all = all && newPathTurn(poll, logs, false).has(turn, 0)
 			}
 			sure = sure || all
 		}
