@@ -4,15 +4,15 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/log-capturer/log_capturer/internal/docker/enginetest"
 )
 
 // playedEngine is a Docker engine on a socket of its own, whose containers run.
@@ -33,25 +33,13 @@ type played struct {
 
 func playEngine(tb testing.TB, name string, containers ...played) *playedEngine {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "lc") // a socket's path may have 107 bytes
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	e := &playedEngine{name: name, host: "unix://" + dir + "/d", root: dir, containers: containers}
+	e := &playedEngine{name: name, containers: containers}
+	e.root, e.host = enginetest.Serve(tb, e)
 	for i := range containers {
 		if err := os.MkdirAll(filepath.Dir(e.log(i)), 0o755); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(tb.Context(), "unix", dir+"/d")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: e}}
-	s.Start()
-	tb.Cleanup(s.Close)
 	return e
 }
 

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,7 +21,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +30,7 @@ import (
 	"github.com/log-capturer/log_capturer/internal/config"
 	"github.com/log-capturer/log_capturer/internal/lokitest"
 	"github.com/log-capturer/log_capturer/internal/server"
+	"github.com/log-capturer/log_capturer/internal/testbuffer"
 )
 
 // keys are keys with their values: "a.b": 1.
@@ -71,25 +70,7 @@ type keyWorld struct {
 	reload        chan struct{}
 	listening     chan string
 	done          chan error // of the agent, once it has ended
-	out, log      safeBuffer
-}
-
-// safeBuffer is a buffer for any goroutine.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	out, log      testbuffer.Buffer
 }
 
 // TestKeys: each key of the configuration file has its effect in an agent that is put

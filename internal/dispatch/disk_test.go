@@ -121,7 +121,7 @@ func TestSpoolingDiskAway(t *testing.T) {
 		r.send(a, "o:a2") // was held, and is read again
 		send(r, 3)
 		passTime(40 * time.Minute)
-		if n := r.logs.count("level=ERROR"); n < 1 || n > 2 {
+		if n := r.said("level=ERROR"); n < 1 || n > 2 {
 			t.Errorf("%d errors:\n%s", n, r.logs)
 		}
 		d.Heal()
@@ -169,7 +169,7 @@ func TestSpoolingSideUnknown(t *testing.T) {
 		r.send(newSource(1, 0), "o:1")
 		const said = "newer lines may be sent first"
 		passTime(asidePatience - time.Minute)
-		if n := r.logs.count(said); n != 0 || sp.Health().Frames != 2 {
+		if n := r.said(said); n != 0 || sp.Health().Frames != 2 {
 			t.Errorf("said %d times, %+v", n, sp.Health())
 		}
 		passTime(2 * time.Minute)
@@ -177,7 +177,7 @@ func TestSpoolingSideUnknown(t *testing.T) {
 		passTime(time.Minute)
 		got := r.delivered()
 		slices.Sort(got)
-		if n := r.logs.count(said); n != 1 || !slices.Equal(got, []string{"o:0", "o:1"}) || sp.Health().Frames != 0 {
+		if n := r.said(said); n != 1 || !slices.Equal(got, []string{"o:0", "o:1"}) || sp.Health().Frames != 0 {
 			t.Errorf("said %d times, %q, %+v", n, got, sp.Health())
 		}
 	})

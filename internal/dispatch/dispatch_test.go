@@ -354,8 +354,8 @@ func TestOutage(t *testing.T) {
 		pass(pauseMax)
 		same(t, "healthy", r.Health()[0], LaneHealth{})
 		same(t, "acked", len(strings.Fields(r.ackedSpans())), 2)
-		same(t, "said", r.logs.count("log store does not take lines"), 1)
-		same(t, "said the end", r.logs.count("log store takes lines again"), 1)
+		same(t, "said", r.said("log store does not take lines"), 1)
+		same(t, "said the end", r.said("log store takes lines again"), 1)
 		if !strings.Contains(r.logs.String(), "after=1m") {
 			t.Error("no duration in", r.logs)
 		}
@@ -390,7 +390,7 @@ func TestPausesOfRetryAfterAndConfig(t *testing.T) {
 				if at := r.times(); len(at) < 2 || at[1] < c.min || at[1] > c.max {
 					t.Errorf("attempts at %v", at)
 				}
-				same(t, "said", r.logs.count(c.said), 1)
+				same(t, "said", r.said(c.said), 1)
 			})
 		})
 	}
@@ -532,7 +532,7 @@ func TestDeadLettersComeFirst(t *testing.T) {
 		h := r.Health()[0]
 		same(t, "dead letters fail since", h.DeadLettersSince, r.started)
 		same(t, "dead letters' error", h.DeadLettersError, "no space left on device")
-		if n := r.logs.count("dead-letter file cannot be written"); n < 4 || n > 6 {
+		if n := r.said("dead-letter file cannot be written"); n < 4 || n > 6 {
 			t.Errorf("said %d times in 5 minutes", n)
 		}
 		r.mu.Lock()
@@ -544,7 +544,7 @@ func TestDeadLettersComeFirst(t *testing.T) {
 		same(t, "delivered", a.Stats.Delivered.Load(), 2)
 		same(t, "dead-lettered", a.Stats.DeadLettered.Load(), 1)
 		same(t, "healthy", r.Health()[0], LaneHealth{})
-		same(t, "said the end", r.logs.count("dead-letter file can be written again"), 1)
+		same(t, "said the end", r.said("dead-letter file can be written again"), 1)
 	})
 }
 
@@ -570,8 +570,8 @@ func TestAckErrorIsNotFatal(t *testing.T) {
 		pass(time.Second)
 		same(t, "attempts", len(r.sent()), 4)
 		same(t, "acked", r.ackedSpans(), "1/stdout/4")
-		same(t, "said", r.logs.count("positions cannot be written"), 1)
-		same(t, "said the end", r.logs.count("positions can be written again"), 1)
+		same(t, "said", r.said("positions cannot be written"), 1)
+		same(t, "said the end", r.said("positions can be written again"), 1)
 		same(t, "counted", testutil.ToFloat64(r.metrics.ackErrors), 3)
 	})
 }
@@ -642,8 +642,8 @@ func TestHeldStreamDoesNotBlockTheLane(t *testing.T) {
 			t.Errorf("acked %s", s)
 		}
 		same(t, "streams", r.Health()[0].HeldStreams, 0)
-		same(t, "said", r.logs.count("log store refuses a stream for now"), 1)
-		same(t, "said the end", r.logs.count("log store takes all streams again"), 1)
+		same(t, "said", r.said("log store refuses a stream for now"), 1)
+		same(t, "said the end", r.said("log store takes all streams again"), 1)
 		same(t, "counted", testutil.ToFloat64(r.metrics.holds), 1)
 		same(t, "failed attempts", testutil.ToFloat64(r.metrics.failed), 0)
 	})
@@ -768,7 +768,7 @@ func TestManyHeldStreams(t *testing.T) {
 		if n := len(r.sent()) - before; n > 200 {
 			t.Errorf("%d attempts in 10 s", n)
 		}
-		same(t, "said", r.logs.count("log store refuses a stream for now"), 1)
+		same(t, "said", r.said("log store refuses a stream for now"), 1)
 		r.setPush(nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()

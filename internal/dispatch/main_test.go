@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
+	"github.com/log-capturer/log_capturer/internal/testbuffer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rig struct {
 	t *testing.T
 	*Dispatcher
-	logs *syncBuffer
+	logs *testbuffer.Buffer
 	stop func()
 
 	mu      sync.Mutex
@@ -38,6 +38,9 @@ type rig struct {
 	started time.Time
 }
 
+// said is how many log lines contain text.
+func (r *rig) said(text string) int { return strings.Count(r.logs.String(), text) }
+
 // pushFunc is a store's part in one attempt.
 type pushFunc func(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome
 
@@ -45,30 +48,6 @@ type pushFunc func(ctx context.Context, b *entry.Batch, progress func(context.Co
 type push struct {
 	at    time.Duration
 	lines []string
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-// count is the number of log lines that contain text.
-func (s *syncBuffer) count(text string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Count(s.b.String(), text)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // batchWait is the BatchWait of the tests, where it is nothing else.
@@ -84,7 +63,7 @@ func newRig(t *testing.T, cfg Config) *rig {
 // newRigOn is newRig on a store that does this from the first moment on.
 func newRigOn(t *testing.T, cfg Config, onPush pushFunc) *rig {
 	t.Helper()
-	r := &rig{t: t, logs: &syncBuffer{}, seq: map[entry.Span]uint64{}, started: time.Now(), onPush: onPush}
+	r := &rig{t: t, logs: &testbuffer.Buffer{}, seq: map[entry.Span]uint64{}, started: time.Now(), onPush: onPush}
 	if cfg.Lanes == 0 {
 		cfg.Lanes = 1
 	}

@@ -70,7 +70,7 @@ func TestSpoolingHang(t *testing.T) {
 		if got := r.ackedSpans(); got != "1/stdout/1" || sp.Health().Records != 1 {
 			t.Errorf("acknowledged: %q, %+v", got, sp.Health())
 		}
-		if n := r.logs.count("has not answered in time"); n != 1 {
+		if n := r.said("has not answered in time"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, r.logs)
 		}
 		for i := range 9 { // nobody waits for the second again
@@ -87,7 +87,7 @@ func TestSpoolingHang(t *testing.T) {
 		if got := strings.Join(r.delivered(), " "); got != "o:0 o:1 o:2 o:3 o:4 o:5 o:6 o:7 o:8 o:9 o:10" || src.Stats.Delivered.Load() != 1 {
 			t.Errorf("%s, %d of them directly", got, src.Stats.Delivered.Load())
 		}
-		if n := r.logs.count("spool is drained"); n != 1 {
+		if n := r.said("spool is drained"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, r.logs)
 		}
 	})
@@ -127,12 +127,12 @@ func TestSpoolingSlow(t *testing.T) {
 		if n := src.Stats.Delivered.Load(); n != 0 {
 			t.Errorf("%d lines went directly", n)
 		}
-		if n := r.logs.count("spool is drained"); n != 0 {
+		if n := r.said("spool is drained"); n != 0 {
 			t.Errorf("said while lines go through the spool:\n%s", r.logs)
 		}
 		r.setPush(r.takesLong(quickBelow-1, true))
 		send(5, 5*time.Second)
-		if n := src.Stats.Delivered.Load(); n != 4 || r.logs.count("spool is drained") != 1 || r.Health()[0].Slow {
+		if n := src.Stats.Delivered.Load(); n != 4 || r.said("spool is drained") != 1 || r.Health()[0].Slow {
 			t.Errorf("%d lines went directly:\n%s", n, r.logs)
 		}
 		if m := laneMetrics(t, reg); !strings.HasSuffix(m, " slow 0") {

@@ -109,7 +109,7 @@ func TestSpoolingOutage(t *testing.T) {
 			t.Errorf("%d lines delivered", n)
 		}
 		r.wantProcessed(22, 0, 0)
-		if n := r.logs.count("what is read goes to the spool"); n != 1 {
+		if n := r.said("what is read goes to the spool"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, r.logs)
 		}
 		r.setPush(r.takeAll)
@@ -142,7 +142,7 @@ func TestSpoolingOutage(t *testing.T) {
 		if h := sp.Health(); h.Records != 0 || src.Stats.Delivered.Load() != 1 {
 			t.Errorf("%+v", h)
 		}
-		if r.logs.count("spool is drained") != 1 {
+		if r.said("spool is drained") != 1 {
 			t.Errorf("the recovery is not told:\n%s", r.logs)
 		}
 		r.wantProcessed(22, 23, 0)
@@ -658,11 +658,11 @@ log_capturer_lost_lines_total{reason="spool_unreadable"} 3
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "log_capturer_lost_lines_total"); err != nil {
 			t.Error(err)
 		}
-		if n := r.logs.count("frame of the spool cannot be read back"); n != 1 {
+		if n := r.said("frame of the spool cannot be read back"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, r.logs)
 		}
 		kept := "lane-0/0000000000000001.seg" + kind
-		if n := r.logs.count("kept_as=" + kept); n != 1 {
+		if n := r.said("kept_as=" + kept); n != 1 {
 			t.Errorf("%s is named %d times:\n%s", kept, n, r.logs)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "spool", kept)); err != nil {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"time"
 
 	"github.com/log-capturer/log_capturer/internal/config"
+	"github.com/log-capturer/log_capturer/internal/docker/enginetest"
 	"github.com/log-capturer/log_capturer/internal/loki"
 	"github.com/log-capturer/log_capturer/internal/lokitest"
 	"github.com/log-capturer/log_capturer/internal/monitors"
@@ -31,19 +30,10 @@ type fakeEngine struct {
 
 func newFakeEngine(t *testing.T) *fakeEngine {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "lc") // a socket's path may have 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	e := &fakeEngine{host: "unix://" + dir + "/d.sock", root: dir + "/docker", version: "1.41"}
-	l, err := net.Listen("unix", dir+"/d.sock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: e}}
-	s.Start()
-	t.Cleanup(s.Close)
+	e := &fakeEngine{version: "1.41"}
+	var dir string
+	dir, e.host = enginetest.Serve(t, e)
+	e.root = dir + "/docker"
 	return e
 }
 

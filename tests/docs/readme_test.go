@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/log-capturer/log_capturer/internal/lokitest"
+	"github.com/log-capturer/log_capturer/internal/testbuffer"
 	"github.com/log-capturer/log_capturer/tests/harness"
 )
 
@@ -34,29 +35,11 @@ func commands(t *testing.T, file string) (all []string) {
 	return all
 }
 
-// output is what a command has printed so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // run starts a line of shell in the repository and gives what it prints; stop
 // interrupts it and waits.
-func run(t *testing.T, root, line string, env ...string) (out *output, wait func() error, stop func() error) {
+func run(t *testing.T, root, line string, env ...string) (out *testbuffer.Buffer, wait func() error, stop func() error) {
 	t.Helper()
-	out = &output{}
+	out = &testbuffer.Buffer{}
 	cmd := exec.Command("bash", "-c", line)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), env...)
