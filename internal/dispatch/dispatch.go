@@ -48,7 +48,7 @@ type DeadLetters interface {
 // Defaults of Config.
 const (
 	DefaultLanes          = 2
-	DefaultBatchBytes     = 1 << 20
+	DefaultBatchBytes     = 2 << 20
 	DefaultBatchesPerLane = 2
 	DefaultParkedBytes    = 8 << 20
 )
@@ -56,7 +56,7 @@ const (
 // Config is what a Dispatcher is made of. A number that is zero means its
 // default, where there is one.
 type Config struct {
-	// Lanes is the number of ordered lanes, and so of requests in flight.
+	// Lanes is the number of ordered lanes, and so of batches under way.
 	Lanes int
 	// BatchBytes is the size (entry.Batch.Size) from which a batch is full.
 	// Readers stop appending there; a batch is larger by one line at most.

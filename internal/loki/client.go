@@ -47,6 +47,7 @@ type Client struct {
 	health  health
 	table   streamTable
 	now     func() time.Time
+	window  window
 
 	metaOff   atomic.Bool // the store takes no structured metadata
 	saidSplit atomic.Bool
@@ -109,7 +110,7 @@ func newClient(cfg Config, proxyOf func(*http.Request) (*url.URL, error)) (*Clie
 	}
 	c := &Client{
 		cfg: cfg, url: u, shown: withoutSecrets(u.String()), auth: a, proxy: proxy,
-		log: cfg.Logger, metrics: m, now: time.Now,
+		log: cfg.Logger, metrics: m, now: time.Now, window: window{n: 1, most: maxFlights},
 	}
 	if proxy == nil {
 		c.poster = newConnections(u, h, t, cfg.Timeout)
@@ -238,10 +239,20 @@ func badLabels(labels []entry.Label) string {
 	return ""
 }
 
-// run sends what is on the stack until it is empty or an answer concerns all.
+// run sends what is on the stack until it is empty or an answer concerns all. While the answer
+// to a request is on its way others are sent, of other streams: a store far away, or one that
+// takes its time, would have us wait for most of it. Lines of one stream are never in two requests at
+// once, and no request is sent beside one that is in any doubt.
 func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 	l := a.l
-	for len(l.stack) > 0 && !a.stopped {
+	for !a.stopped && len(l.stack)+len(l.flights) > 0 {
+		if n := len(l.flights); n > 0 {
+			l.encodeAhead()
+			if n >= a.c.window.get() || !l.mayFollow() || l.flights[0].answered() {
+				a.land(ctx, progress)
+				continue
+			}
+		}
 		r := l.stack[len(l.stack)-1]
 		l.stack = l.stack[:len(l.stack)-1]
 		if l.dirty {
@@ -256,15 +267,32 @@ func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 			}
 			a.budget--
 		}
-		v := a.c.post(ctx, l, r)
-		if v.reason != "" {
-			a.c.metrics.errors.WithLabelValues(v.reason).Inc()
-		}
-		a.after = max(a.after, v.after)
-		a.act(ctx, r, &v)
-		if len(l.stack) > 0 && !a.stopped && l.complete(r) {
-			progress(ctx)
-		}
+		a.c.send(ctx, l, r)
+	}
+	for len(l.flights) > 0 {
+		a.land(ctx, progress)
+	}
+}
+
+// land waits for the answer to the request that was sent first, and does what it asks for.
+func (a *attempt) land(ctx context.Context, progress func(context.Context)) {
+	c, l := a.c, a.l
+	f := l.flights[0]
+	l.flights = slices.Delete(l.flights, 0, 1)
+	l.fly(f.request, false)
+	v := c.receive(ctx, l, &f)
+	c.window.note(v.kind, time.Since(f.start))
+	if v.reason != "" {
+		c.metrics.errors.WithLabelValues(v.reason).Inc()
+	}
+	a.after = max(a.after, v.after)
+	// What the answer means depends on what was sent.
+	meta := l.withMeta
+	l.withMeta = f.withMeta
+	a.act(ctx, f.request, &v)
+	l.withMeta = l.withMeta && meta
+	if len(l.stack)+len(l.flights) > 0 && !a.stopped && l.complete(f.request) {
+		progress(ctx)
 	}
 }
 
@@ -276,8 +304,10 @@ func (a *attempt) act(ctx context.Context, r request, v *verdict) {
 	case kindAccepted:
 		a.accept(r)
 	case kindConfig, kindRetry, kindPause:
+		if !a.stopped {
+			a.quiet = ctx.Err() != nil
+		}
 		a.stop(v.text, v.kind == kindConfig)
-		a.quiet = ctx.Err() != nil
 	case kindStream:
 		l.dirty = true
 		id := l.find(r, v.stream)
@@ -294,10 +324,12 @@ func (a *attempt) act(ctx context.Context, r request, v *verdict) {
 	}
 }
 
-// stop ends the attempt; what is not settled stays pending.
+// stop ends the attempt; what is not settled stays pending. What was on its way with the
+// request that did may have a reason of its own: the first counts.
 func (a *attempt) stop(text string, config bool) {
-	a.stopped = true
-	a.err, a.config = text, config
+	if !a.stopped {
+		a.stopped, a.err, a.config = true, text, config
+	}
 }
 
 // hold parks a stream: the rest of its lines is not sent in this attempt.
@@ -736,8 +768,8 @@ func (c *Client) scrub(s string) string {
 	return s
 }
 
-// post sends one request and says what the answer means.
-func (c *Client) post(ctx context.Context, l *lane, r request) verdict {
+// send sends one request.
+func (c *Client) send(ctx context.Context, l *lane, r request) {
 	now := c.now()
 	authorization, err := c.auth.header(now)
 	if err != nil {
@@ -750,17 +782,24 @@ func (c *Client) post(ctx context.Context, l *lane, r request) verdict {
 		c.log.Info("the file with the store's credentials can be read again")
 	}
 	payload := l.body(r)
-	rctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	start := time.Now()
-	answer, err := c.poster.post(rctx, l, authorization, payload)
-	cancel()
-	c.metrics.seconds.Observe(time.Since(start).Seconds())
+	l.flights = append(l.flights, flight{
+		request: r, withMeta: l.withMeta, start: start, bytes: len(payload),
+		exchange: c.poster.send(ctx, start.Add(c.cfg.Timeout), authorization, payload),
+	})
+	l.fly(r, true)
+}
+
+// receive waits for the answer to a request and says what it means.
+func (c *Client) receive(ctx context.Context, l *lane, f *flight) verdict {
+	answer, err := f.receive(ctx, l)
+	c.metrics.seconds.Observe(time.Since(f.start).Seconds())
 	if err != nil {
 		c.metrics.requests.WithLabelValues("error").Inc()
-		return c.broken(ctx, rctx, err, answer.status)
+		return c.broken(ctx, err, answer.status)
 	}
 	c.metrics.requests.WithLabelValues(strconv.Itoa(answer.status)).Inc()
-	c.metrics.sent.Add(float64(len(payload)))
+	c.metrics.sent.Add(float64(f.bytes))
 	v := classify(answer.status, answer.header, l.answer, answer.cut, c.now())
 	if v.kind == kindConfig && (answer.status == http.StatusUnauthorized || answer.status == http.StatusForbidden) {
 		c.auth.refused()
@@ -768,38 +807,38 @@ func (c *Client) post(ctx context.Context, l *lane, r request) verdict {
 	return v
 }
 
-// read takes the answer's text into l.answer. cut tells that there is more.
-func (l *lane) read(r io.Reader) (cut bool, err error) {
-	l.answer = l.answer[:0]
+// readText reads an answer's text into a buffer, which it may replace. cut tells that there is
+// more.
+func readText(buf []byte, r io.Reader) (text []byte, cut bool, err error) {
+	buf = buf[:0]
 	for {
-		if len(l.answer) == cap(l.answer) {
-			l.answer = slices.Grow(l.answer, 4<<10)
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, 4<<10)
 		}
-		n, err := r.Read(l.answer[len(l.answer):min(cap(l.answer), maxAnswer+1)])
-		l.answer = l.answer[:len(l.answer)+n]
-		if len(l.answer) > maxAnswer {
-			l.answer = l.answer[:maxAnswer]
-			return true, nil
+		n, err := r.Read(buf[len(buf):min(cap(buf), maxAnswer+1)])
+		buf = buf[:len(buf)+n]
+		if len(buf) > maxAnswer {
+			return buf[:maxAnswer], true, nil
 		}
 		if err == io.EOF {
-			return false, nil
+			return buf, false, nil
 		}
 		if err != nil {
-			return false, err
+			return buf, false, err
 		}
 	}
 }
 
 // broken is the verdict on a request without an answer, or with half of one:
 // what the store did with it is unknown.
-func (c *Client) broken(ctx, rctx context.Context, err error, status int) verdict {
+func (c *Client) broken(ctx context.Context, err error, status int) verdict {
 	v := verdict{kind: kindRetry, reason: reasonNetwork}
 	var untrusted *tls.CertificateVerificationError
 	switch {
 	case ctx.Err() != nil:
 		v.reason = reasonTimeout // we have waited as long as we would
 		v.text = "given up: " + context.Cause(ctx).Error()
-	case errors.Is(rctx.Err(), context.DeadlineExceeded) || isTimeout(err):
+	case isTimeout(err):
 		v.reason = reasonTimeout
 		v.text = fmt.Sprintf("no answer within %s", c.cfg.Timeout)
 	case errors.As(err, &untrusted):

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,7 +27,8 @@ const (
 	// maxHeader is how long the header of an answer may be, in bytes, together with
 	// the answers of 1xx before it.
 	maxHeader = 64 << 10
-	// lastWord is the time for reading what a store had said before a request failed.
+	// lastWord is the time for reading what a store had said before a request failed, or was
+	// given up.
 	lastWord = 100 * time.Millisecond
 )
 
@@ -40,16 +42,32 @@ type reply struct {
 	cut    bool // there is more text than lane.answer has
 }
 
-// poster sends requests. Safe for concurrent use with different lanes.
+// poster sends requests. Safe for concurrent use.
 type poster interface {
-	// post sends a payload and reads the answer into the lane. An error says that
-	// none came, or not all of it; status is 0 then, or that of what came. Only ctx
-	// bounds the time. The payload is the lane's, which may make that of its next request
-	// in the same memory as soon as this one is sent.
-	post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error)
-	// close closes what is idle. No post may be under way.
+	// send sends a payload, until ctx ends or the deadline has passed: what fails is told with
+	// the answer. The payload's memory is the caller's again afterwards.
+	send(ctx context.Context, deadline time.Time, authorization string, payload []byte) exchange
+	// close closes what is idle. No exchange may be under way.
 	close()
 }
+
+// exchange is a request that has been sent. It belongs to one goroutine, which must receive
+// the answer, once.
+type exchange interface {
+	// answered reports whether receive has something to read, or to tell, at once.
+	answered() bool
+	// receive reads the answer, its text into the lane, until the context that the request was
+	// sent with ends, or its deadline has passed. If that is so already it reads what has come.
+	// An error says that no answer came, or not all of it; status is 0 then, or that of what came.
+	receive(ctx context.Context, l *lane) (reply, error)
+}
+
+// unsent is a request that has not been sent at all.
+type unsent struct{ why error }
+
+func (u unsent) answered() bool { return true }
+
+func (u unsent) receive(context.Context, *lane) (reply, error) { return reply{}, u.why }
 
 // connections are those to the store that are open and idle: HTTP/1.1, one request at
 // a time on each. net/http has two goroutines for a connection, so that a request and
@@ -67,7 +85,8 @@ type connections struct {
 	expiry *time.Timer   // closes them idleFor after the last use of any; nil while there was none
 }
 
-// connection is one to the store. Who has taken it from connections owns it.
+// connection is one to the store, and the exchange that is under way on it. Who has taken it
+// from connections owns it.
 type connection struct {
 	net.Conn
 	tcp   *net.TCPConn // below TLS
@@ -76,6 +95,15 @@ type connection struct {
 	out   []byte        // the request up to the payload
 	used  time.Time     // last
 	whole bool          // the last request was sent and its answer read, all of both
+
+	// Of the exchange.
+	home     *connections // where the connection goes back to
+	deadline time.Time
+	sent     error       // of sending
+	stop     func() bool // what context.AfterFunc gave for giveUp
+
+	mu   sync.Mutex
+	last bool // what has come is read now: giveUp has no say any more
 }
 
 // newConnections is for a URL that is reached without a proxy. header is that of all
@@ -108,32 +136,28 @@ func withoutZone(host string) string {
 	return before + "]" + port
 }
 
-// post is poster.
-func (c *connections) post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error) {
+// send is poster.
+func (c *connections) send(ctx context.Context, deadline time.Time, authorization string, payload []byte) exchange {
 	if err := ctx.Err(); err != nil {
-		return reply{}, err // else the request could be gone before its end is noticed
+		return unsent{err} // else the request could be gone before its end is noticed
 	}
-	conn, err := c.take(ctx)
+	conn, err := c.take(ctx, deadline)
 	if err != nil {
-		return reply{}, err
+		return unsent{err}
 	}
-	// What is under way fails then; of one that is closed already nothing is.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
-	a, keep, err := conn.post(c.request, l, authorization, payload)
-	if stop() && keep {
-		c.give(conn)
-	} else {
-		conn.drop()
-	}
-	return a, err
+	conn.home, conn.deadline, conn.last = c, deadline, false
+	_ = conn.SetDeadline(deadline) // of one that is closed already nothing will come
+	conn.stop = context.AfterFunc(ctx, conn.giveUp)
+	conn.write(c.request, authorization, payload)
+	return conn
 }
 
 // take gives a connection, an open one if there is one that the store has not closed.
-func (c *connections) take(ctx context.Context) (*connection, error) {
+func (c *connections) take(ctx context.Context, deadline time.Time) (*connection, error) {
 	for {
 		conn := c.last()
 		if conn == nil {
-			return c.dial(ctx)
+			return c.dial(ctx, deadline)
 		}
 		if conn.silent() {
 			return conn, nil
@@ -195,7 +219,9 @@ func (c *connections) close() {
 	}
 }
 
-func (c *connections) dial(ctx context.Context) (*connection, error) {
+func (c *connections) dial(ctx context.Context, deadline time.Time) (*connection, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	raw, err := c.dialer.DialContext(ctx, "tcp", c.address)
 	if err != nil {
 		return nil, err
@@ -277,8 +303,8 @@ func (c *connection) quiet() bool {
 	return err == nil && failed == syscall.EAGAIN
 }
 
-// post sends a request and reads the answer. keep tells that another may follow.
-func (c *connection) post(request []byte, l *lane, authorization string, payload []byte) (a reply, keep bool, err error) {
+// write sends a request.
+func (c *connection) write(request []byte, authorization string, payload []byte) {
 	c.whole = false
 	b := c.out[:0]
 	b = append(b, request...)
@@ -290,29 +316,75 @@ func (c *connection) post(request []byte, l *lane, authorization string, payload
 	b = append(b, "\r\n\r\n"...)
 	c.out = b
 	parts := net.Buffers{b, payload}
-	_, sent := parts.WriteTo(c.Conn)
-	if sent != nil {
+	_, c.sent = parts.WriteTo(c.Conn)
+}
+
+// giveUp ends what is under way.
+func (c *connection) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.last {
+		_ = c.SetDeadline(past) // of one that is closed already nothing is
+	}
+}
+
+// answered is exchange.
+func (c *connection) answered() bool {
+	return c.sent != nil || c.r.Buffered() > 0 || !c.quiet()
+}
+
+// receive is exchange. The connection is given back, or closed.
+func (c *connection) receive(ctx context.Context, l *lane) (reply, error) {
+	a, keep, err := c.read(ctx, l)
+	if c.stop() && keep {
+		c.home.give(c)
+	} else {
+		c.drop()
+	}
+	return a, err
+}
+
+// read reads the answer. keep tells that another request may follow.
+func (c *connection) read(ctx context.Context, l *lane) (a reply, keep bool, err error) {
+	switch {
+	case c.sent != nil:
 		// A store that refuses a request early may close the connection without reading
 		// all of it, or neither read nor close until our time is over. What it has said
 		// is there to be read.
-		_ = c.SetReadDeadline(time.Now().Add(lastWord))
-		if c.quiet() {
-			return reply{}, false, sent
+		if !c.lastWords() {
+			return reply{}, false, c.sent
 		}
-	} else {
-		l.encodeAhead()
+	case ctx.Err() != nil:
+		if !c.lastWords() {
+			return reply{}, false, ctx.Err()
+		}
+	case !time.Now().Before(c.deadline):
+		// It has passed while answers of other requests were waited for.
+		if !c.lastWords() {
+			return reply{}, false, os.ErrDeadlineExceeded
+		}
 	}
 	res, err := c.answer() //nolint:bodyclose // closing would read all of it, also what is cut off
 	switch {
 	case err != nil:
-		return reply{}, false, cmp.Or(sent, err)
-	case sent != nil && res.StatusCode < 300:
-		return reply{}, false, fmt.Errorf("answer %d to half a request: %w", res.StatusCode, sent)
+		return reply{}, false, cmp.Or(c.sent, err)
+	case c.sent != nil && res.StatusCode < 300:
+		return reply{}, false, fmt.Errorf("answer %d to half a request: %w", res.StatusCode, c.sent)
 	}
 	a.status, a.header = res.StatusCode, res.Header
-	a.cut, err = l.read(res.Body)
-	c.whole = err == nil && sent == nil && !a.cut
+	l.answer, a.cut, err = readText(l.answer, res.Body)
+	c.whole = err == nil && c.sent == nil && !a.cut
 	return a, c.whole && !res.Close && a.status != http.StatusSwitchingProtocols, err
+}
+
+// lastWords reports whether the store has said something already, which is to be read then:
+// there is a moment for it, whatever ends meanwhile.
+func (c *connection) lastWords() bool {
+	c.mu.Lock()
+	c.last = true
+	_ = c.SetReadDeadline(time.Now().Add(lastWord))
+	c.mu.Unlock()
+	return c.r.Buffered() > 0 || !c.quiet()
 }
 
 // answer reads the header of the answer that counts. It is of a POST, which is all

@@ -183,6 +183,18 @@ func connect(t *testing.T, b *badStore, ours *tls.Config) *connections {
 	return c
 }
 
+// post sends a payload and reads the answer.
+func (c *connections) post(ctx context.Context, l *lane, authorization string, payload []byte) (reply, error) {
+	return c.send(ctx, time.Now().Add(time.Hour), authorization, payload).receive(ctx, l)
+}
+
+// post is that of connections, on one that is there.
+func (c *connection) post(l *lane, payload []byte) (a reply, keep bool, err error) {
+	c.deadline = time.Now().Add(time.Hour)
+	c.write([]byte("POST / HTTP/1.1\r\n"), "", payload)
+	return c.read(context.Background(), l)
+}
+
 // soon is a context that ends long after everything should be over.
 func soon(t *testing.T) context.Context {
 	t.Helper()
@@ -624,7 +636,7 @@ func TestGivenUp(t *testing.T) {
 				if took := time.Since(gone); took > 2*time.Second {
 					t.Errorf("it took %v", took)
 				}
-				if v := (&Client{}).broken(ctx, ctx, err, a.status); v.kind != kindRetry || v.reason != reasonTimeout || !strings.HasSuffix(v.text, "given up: enough") {
+				if v := (&Client{}).broken(ctx, err, a.status); v.kind != kindRetry || v.reason != reasonTimeout || !strings.HasSuffix(v.text, "given up: enough") {
 					t.Errorf("told as %+v", v)
 				}
 				<-closed
@@ -637,14 +649,12 @@ func TestGivenUp(t *testing.T) {
 	t.Run("dialling", func(t *testing.T) {
 		b := &badStore{address: deaf(t)}
 		c := connect(t, b, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
 		began := time.Now()
-		_, err := c.post(ctx, new(lane), "", payload)
+		_, err := c.send(t.Context(), began.Add(100*time.Millisecond), "", payload).receive(t.Context(), new(lane))
 		if took := time.Since(began); err == nil || took > 2*time.Second {
 			t.Errorf("%v after %v", err, took)
 		}
-		v := (&Client{cfg: Config{Timeout: time.Second}}).broken(t.Context(), ctx, err, 0)
+		v := (&Client{cfg: Config{Timeout: time.Second}}).broken(t.Context(), err, 0)
 		if v.kind != kindRetry || v.reason != reasonTimeout || v.text != "no answer within 1s" {
 			t.Errorf("told as %+v", v)
 		}
@@ -689,7 +699,7 @@ func TestDropWaitsForNobody(t *testing.T) {
 			p.gone()
 			close(closed)
 		})
-		conn, err := connect(t, b, ours).dial(soon(t))
+		conn, err := connect(t, b, ours).dial(soon(t), time.Now().Add(time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1026,17 +1036,7 @@ func (c *canned) Write(b []byte) (int, error) {
 }
 func (c *canned) Close() error { c.shut.Do(func() { close(c.closed) }); return nil }
 
-// halfSent takes no more than half of a request.
-type halfSent struct{ *canned }
-
-func (c halfSent) Write(b []byte) (int, error) {
-	_, _ = c.canned.Write(b)
-	return len(b) / 2, syscall.EPIPE
-}
-func (halfSent) SetReadDeadline(time.Time) error { return nil }
-
-// TestEncodesAhead: while a request is on its way, the next is encoded, and what that
-// gave is used for no other.
+// TestEncodesAhead: what is made ahead is sent if it is what is sent next.
 func TestEncodesAhead(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
 	b := new(entry.Batch)
@@ -1060,56 +1060,49 @@ func TestEncodesAhead(t *testing.T) {
 		}
 		return all
 	}
-	post := func(l *lane, conn net.Conn, payload []byte) error {
-		c := &connection{Conn: conn, tcp: new(net.TCPConn)}
-		c.limit.R = conn
-		c.r = bufio.NewReader(&c.limit)
-		_, _, err := c.post([]byte("POST / HTTP/1.1\r\n"), l, "", payload)
-		return err
-	}
 
 	l, first := start()
-	if err := post(l, newCanned([]byte(noContent)), l.body(first)); err != nil {
-		t.Fatal(err)
-	}
+	l.body(first)
+	l.encodeAhead()
 	ahead := l.ahead.bytes
 	if got := texts(ahead); !slices.Equal(got, []string{"b", "c"}) {
 		t.Fatalf("encoded ahead: %q", got)
 	}
-	next := l.body(l.stack[0])
-	if &next[0] != &ahead[0] {
+	clear(ahead) // encoding it again would mend it
+	l.encodeAhead()
+	if next := l.body(l.stack[0]); &next[0] != &ahead[0] || next[0] != 0 {
 		t.Fatal("it was encoded again")
 	}
 	// That was the last.
 	l.stack = l.stack[:0]
-	if err := post(l, newCanned([]byte(noContent)), next); err != nil || l.ahead.bytes != nil || !slices.Equal(texts(next), []string{"b", "c"}) {
-		t.Fatalf("ahead %d bytes, %v", len(l.ahead.bytes), err)
+	if l.encodeAhead(); l.ahead.bytes != nil {
+		t.Fatalf("ahead %d bytes", len(l.ahead.bytes))
 	}
 
 	// The answer makes another request the next.
 	l, first = start()
-	if err := post(l, newCanned([]byte(noContent)), l.body(first)); err != nil {
-		t.Fatal(err)
-	}
+	l.body(first)
+	l.encodeAhead()
 	if got := texts(l.body(first)); !slices.Equal(got, []string{"a"}) {
 		t.Fatalf("of another request: %q", got)
 	}
 	if got := texts(l.body(l.stack[0])); !slices.Equal(got, []string{"b", "c"}) {
 		t.Fatalf("after that: %q", got)
 	}
+	l, first = start()
+	l.body(first)
+	l.encodeAhead()
+	l.stack[0] = first
+	if l.encodeAhead(); !slices.Equal(texts(l.ahead.bytes), []string{"a"}) {
+		t.Fatalf("ahead is still %q", texts(l.ahead.bytes))
+	}
 
 	// An answer before has changed what is next, which is another once it is pruned.
 	l, first = start()
 	l.dirty = true
-	if err := post(l, newCanned([]byte(noContent)), l.body(first)); err != nil || l.ahead.bytes != nil {
-		t.Fatalf("ahead %d bytes, %v", len(l.ahead.bytes), err)
-	}
-
-	// Half of a request has gone: it is in the memory still.
-	l, first = start()
-	payload := l.body(first)
-	if err := post(l, halfSent{newCanned([]byte(noContent))}, payload); err == nil || l.ahead.bytes != nil || !slices.Equal(texts(payload), []string{"a"}) {
-		t.Fatalf("ahead %d bytes, %v", len(l.ahead.bytes), err)
+	l.body(first)
+	if l.encodeAhead(); l.ahead.bytes != nil {
+		t.Fatalf("ahead %d bytes", len(l.ahead.bytes))
 	}
 }
 
@@ -1131,7 +1124,7 @@ func FuzzAnswer(f *testing.F) {
 		conn.limit.R = conn.Conn
 		conn.r = bufio.NewReader(&conn.limit)
 		got := new(lane)
-		a, keep, err := conn.post([]byte("POST / HTTP/1.1\r\n"), got, "", []byte("x"))
+		a, keep, err := conn.post(got, []byte("x"))
 		if keep && (err != nil || a.cut) || len(got.answer) > maxAnswer || err == nil && a.header == nil {
 			t.Fatalf("%+v, keep %v, %v", a, keep, err)
 		}
@@ -1145,7 +1138,6 @@ func FuzzAnswer(f *testing.F) {
 		if err2 != nil {
 			t.Fatal(err2)
 		}
-		want := new(lane)
 		res, err2 := tr.RoundTrip(req)
 		if err2 != nil {
 			if err == nil || a.status != 0 {
@@ -1160,9 +1152,9 @@ func FuzzAnswer(f *testing.F) {
 		if a.status == http.StatusSwitchingProtocols {
 			return // net/http gives what comes behind it
 		}
-		cut, err2 := want.read(res.Body)
-		if cut != a.cut || (err == nil) != (err2 == nil) || !bytes.Equal(got.answer, want.answer) {
-			t.Fatalf("cut %v, %v, %q; net/http: %v, %v, %q", a.cut, err, got.answer, cut, err2, want.answer)
+		text, cut, err2 := readText(nil, res.Body)
+		if cut != a.cut || (err == nil) != (err2 == nil) || !bytes.Equal(got.answer, text) {
+			t.Fatalf("cut %v, %v, %q; net/http: %v, %v, %q", a.cut, err, got.answer, cut, err2, text)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package loki
 import (
 	"bytes"
 	"slices"
+	"time"
 
 	"github.com/log-capturer/log_capturer/internal/entry"
 )
@@ -46,6 +47,8 @@ type stream struct {
 	// stuck is set when lines of the stream are left pending in the middle:
 	// what follows them is not sent in this attempt.
 	stuck bool
+	// flying is set while a request with lines of it is on its way.
+	flying bool
 }
 
 // span is a run of lines of one stream; those that are settled are left out.
@@ -61,6 +64,15 @@ type request struct {
 	from, to int32
 	split    int32 // index in lane.splits of the search it belongs to, -1: none
 	again    uint8 // how often its lines were sent again for numbers that do not add up
+}
+
+// flight is a request on its way.
+type flight struct {
+	exchange
+	request
+	withMeta bool // it went with structured metadata, as far as its streams do
+	start    time.Time
+	bytes    int // compressed
 }
 
 // search is a request that was refused whole, on its way to the lines that are
@@ -101,9 +113,10 @@ type lane struct {
 	suspects   []suspect
 	times      []int64
 
-	enc    encoder
-	ahead  encoded // of the request that is next; set while another is on its way
-	answer []byte
+	flights []flight // in the order in which they were sent
+	enc     encoder
+	ahead   encoded // of the request that is next; set while others are on their way
+	answer  []byte
 }
 
 // encoded is what encode made of a request.
@@ -266,13 +279,36 @@ func (l *lane) body(r request) []byte {
 	return l.encode(r)
 }
 
-// encodeAhead makes the body of the next request, if there is one, in the memory of the
-// present one, which has been sent: meanwhile the store is at work, and its answer on the
-// way. It was for nothing if that changes what is sent next. What is to be pruned first
+// encodeAhead makes the body of the next request, if there is one and it is not made yet. The
+// memory is that of the one before, which has been sent: meanwhile the store is at work, and its
+// answer on the way. It was for nothing if that changes what is sent next. What is to be pruned first
 // would always be another request.
 func (l *lane) encodeAhead() {
-	if n := len(l.stack); n > 0 && !l.dirty {
+	if n := len(l.stack); n > 0 && !l.dirty && (l.ahead.bytes == nil || l.ahead.of != l.stack[n-1]) {
 		l.ahead = encoded{of: l.stack[n-1], bytes: l.encode(l.stack[n-1])}
+	}
+}
+
+// mayFollow reports whether the next request may be sent while others are on their way: all that
+// has been answered was as it should be, and it has no stream that one of them has.
+func (l *lane) mayFollow() bool {
+	n := len(l.stack)
+	if n == 0 || l.dirty {
+		return false
+	}
+	r := &l.stack[n-1]
+	for i := r.from; i < r.to; i++ {
+		if l.streams[l.spans[i].stream].flying {
+			return false
+		}
+	}
+	return true
+}
+
+// fly notes that a request is on its way, or is not any more.
+func (l *lane) fly(r request, flying bool) {
+	for i := r.from; i < r.to; i++ {
+		l.streams[l.spans[i].stream].flying = flying
 	}
 }
 

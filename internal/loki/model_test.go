@@ -45,6 +45,10 @@ func TestNothingIsLost(t *testing.T) {
 		}
 		defer c.Close()
 		c.now = opt.Now
+		c.window.most = rapid.IntRange(1, maxFlights).Draw(rt, "flights")
+		if rapid.Bool().Draw(rt, "slow") {
+			c.poster = slowPoster{c.poster}
+		}
 
 		var sources []*entry.Source
 		for i := range rapid.IntRange(1, 3).Draw(rt, "sources") {

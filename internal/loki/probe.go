@@ -44,7 +44,7 @@ func (c *Client) Probe(ctx context.Context) (Answer, error) {
 	}
 	l := c.take()
 	defer c.give(l)
-	r, err := c.poster.post(ctx, l, authorization, []byte(nothing))
+	r, err := c.poster.send(ctx, time.Now().Add(c.cfg.Timeout), authorization, []byte(nothing)).receive(ctx, l)
 	switch {
 	case ctx.Err() != nil:
 		return Answer{}, context.Cause(ctx)

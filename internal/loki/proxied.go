@@ -37,8 +37,11 @@ func newProxied(u, proxy *url.URL, header http.Header, t *tls.Config, timeout ti
 // maxIdle is how many connections to a proxy are kept: more than there are lanes.
 const maxIdle = 8
 
-// post is poster.
-func (p *proxied) post(ctx context.Context, l *lane, authorization string, payload []byte) (a reply, err error) {
+// send is poster. net/http would need a goroutine for each request on its way: here the answer
+// is waited for at once.
+func (p *proxied) send(ctx context.Context, deadline time.Time, authorization string, payload []byte) exchange {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	h := p.header.Clone()
 	if authorization != "" {
 		h.Set("Authorization", authorization)
@@ -56,15 +59,31 @@ func (p *proxied) post(ctx context.Context, l *lane, authorization string, paylo
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: first, ContentLength: int64(len(payload)), GetBody: newBody,
 	}).WithContext(ctx)
+	var e received
 	// The transport itself: unlike http.Client it follows no redirect.
 	res, err := p.transport.RoundTrip(req)
 	if err == nil {
-		a.status, a.header = res.StatusCode, res.Header
-		a.cut, err = l.read(res.Body)
+		e.status, e.header = res.StatusCode, res.Header
+		e.text, e.cut, err = readText(nil, res.Body)
 		_ = res.Body.Close() // it was read; nothing hangs on it
 	}
+	e.err = err
 	bodies.Wait()
-	return a, err
+	return &e
+}
+
+// received is an exchange that is over.
+type received struct {
+	reply
+	text []byte
+	err  error
+}
+
+func (e *received) answered() bool { return true }
+
+func (e *received) receive(_ context.Context, l *lane) (reply, error) {
+	l.answer = append(l.answer[:0], e.text...)
+	return e.reply, e.err
 }
 
 // close is poster.

@@ -214,7 +214,7 @@ func TestProxyAnswersEarly(t *testing.T) {
 		payload := bytes.Repeat([]byte("x"), 24<<20)
 		for range 3 {
 			l := new(lane)
-			a, err := p.post(soon(t), l, "", payload)
+			a, err := p.send(soon(t), time.Now().Add(time.Hour), "", payload).receive(soon(t), l)
 			clear(payload)
 			if err != nil || a.status != 413 || string(l.answer) != "big" {
 				t.Fatalf("reads %v: %+v, %v, %q", reads, a, err, l.answer)

@@ -65,6 +65,7 @@ func newRig(t *testing.T, srv func(*lokitest.Options), cfg func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	c.now = r.now
+	c.window.most = 1 // what the store does to one request may depend on those before
 	r.c = c
 	t.Cleanup(c.Close)
 	return r

@@ -1,0 +1,51 @@
+package loki
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// maxFlights is how many requests of a lane are on their way at once at most. There is one
+	// where the store answers before the next is encoded.
+	maxFlights = 8
+	// Answers that take less than quickAnswer let the window grow, those that take more than
+	// slowAnswer let it shrink: on a thin line, and from a store with too much to do, they take
+	// the longer the more there are at once. Dispatch gives up after a second.
+	quickAnswer, slowAnswer = 250 * time.Millisecond, 500 * time.Millisecond
+)
+
+// window is how many requests each lane may have on their way. Safe for concurrent use.
+type window struct {
+	mu   sync.Mutex
+	n    int
+	most int // constant
+}
+
+func (w *window) get() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.n
+}
+
+// note brings it up to date after an answer.
+func (w *window) note(k kind, took time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.n = min(nextWindow(w.n, k, took), w.most)
+}
+
+// nextWindow gives the window after an answer. A store that fails is tried with one request.
+// One that refuses lines, or a stream, is well.
+func nextWindow(n int, k kind, took time.Duration) int {
+	switch {
+	case k == kindRetry, k == kindPause, k == kindConfig:
+		return 1
+	case took > slowAnswer:
+		return max(1, n/2)
+	case took < quickAnswer && k == kindAccepted:
+		return n + 1
+	default:
+		return n
+	}
+}
