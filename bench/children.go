@@ -23,6 +23,7 @@ func sinkCommand(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench sink", flag.ContinueOnError)
 	addr := fs.String("addr", "", "where agents push to")
 	control := fs.String("control", "", "where the driver asks")
+	answer := fs.Duration("answer", 0, "after how long a push is answered")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -34,7 +35,7 @@ func sinkCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return errors.Join(err, pushes.Close())
 	}
-	s := sink.New()
+	s := sink.New(*answer)
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Run(ctx) })

@@ -49,21 +49,22 @@ func TestSmoke(t *testing.T) {
 	report, keep := filepath.Join(dir, "performance.md"), filepath.Join(dir, "results.json")
 	var out bytes.Buffer
 	err := command(t.Context(), []string{
-		"-short", "-run", "backlog,steady-1000", "-agents", "log_capturer,floor", "-lines", "20000", "-for", "500ms",
+		"-short", "-run", "backlog,far-10,steady-1000", "-agents", "log_capturer,floor", "-lines", "20000", "-for", "500ms",
 		"-bin", bin, "-dir", dir, "-json", keep, "-report", report,
 	}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	runs, err := readRuns(keep)
-	if err != nil || len(runs) != 1 || len(runs[0].Results) != 4 {
+	if err != nil || len(runs) != 1 || len(runs[0].Results) != 6 {
 		t.Fatalf("%d runs, %v\n%s", len(runs), err, &out)
 	}
 	for _, r := range runs[0].Results {
-		if why := r.wrong(); why != "" || r.Lines == 0 || r.CPU <= 0 || r.Wall <= 0 || r.Peak < 1<<20 || r.Wire == 0 || r.Bytes == 0 || (r.SinkCPU > 0) != (r.Workload == "backlog") {
+		held := r.Workload != "steady-1000"
+		if why := r.wrong(); why != "" || r.Lines == 0 || r.CPU <= 0 || r.Wall <= 0 || r.Peak < 1<<20 || r.Wire == 0 || r.Bytes == 0 || (r.SinkCPU > 0) != held {
 			t.Errorf("%s, %s: %q %+v", r.Workload, r.Agent, why, r)
 		}
-		if r.Workload == "backlog" && r.Tally.Lines != 20_000 || r.Workload != "backlog" && r.Latency.P99 <= 0 {
+		if held && r.Tally.Lines != 20_000 || !held && r.Latency.P99 <= 0 || r.Workload == "far-10" && r.Wall < 10*time.Millisecond {
 			t.Errorf("%s, %s: %+v", r.Workload, r.Agent, r)
 		}
 	}

@@ -274,7 +274,7 @@ func measureOne(ctx context.Context, o *options, data *dataset, a agent) (res Re
 	if err != nil {
 		return res, err
 	}
-	if b.sink, err = startProcess(b.helpers, filepath.Join(dir, "sink.log"), self, "sink", "-addr", addr, "-control", control); err != nil {
+	if b.sink, err = startProcess(b.helpers, filepath.Join(dir, "sink.log"), self, "sink", "-addr", addr, "-control", control, "-answer", w.answer.String()); err != nil {
 		return res, err
 	}
 	defer b.sink.stop()

@@ -29,6 +29,8 @@ type workload struct {
 	quiet time.Duration
 	// cores is how many the agent has.
 	cores int
+	// answer is after how long the store answers.
+	answer time.Duration
 	// oursOnly: other agents are left out. idle: so are those that do not wait.
 	oursOnly, idle bool
 }
@@ -62,12 +64,21 @@ func workloads(s sizes) []workload {
 			containers: logs, preload: lines / logs, cores: cores, oursOnly: name != "backlog",
 		}
 	}
+	// A store on another machine, or one that has more to do.
+	far := func(answer time.Duration) workload {
+		w := backlog(fmt.Sprintf("far-%d", answer.Milliseconds()), 50, 1)
+		w.what += fmt.Sprintf("; the store answers after %v", answer)
+		w.oursOnly, w.answer = false, answer
+		return w
+	}
 	all := []workload{
 		// Of 20 files a lane of ours has 14, and what a second core is good for would end
 		// with the other's 6.
 		backlog("backlog", 20, 1),
 		backlog(backlogOneName, 50, 1),
 		backlog(backlogTwoName, 50, 2),
+		far(10 * time.Millisecond),
+		far(50 * time.Millisecond),
 		{Name: "startup", what: fmt.Sprintf("%d files of %d lines, from the start to the last line", many, startLines), containers: many, preload: startLines, cores: 1},
 	}
 	for _, rate := range []float64{1000, 10_000, 50_000} {

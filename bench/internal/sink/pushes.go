@@ -71,6 +71,9 @@ func (s *Server) serve(c net.Conn) {
 		if err != nil {
 			return // the agent sends it again
 		}
+		if s.answer > 0 {
+			time.Sleep(s.answer)
+		}
 		s.keep(&request{protocol: r.URL.Path, encoding: r.Header.Get("Content-Encoding"), body: body, at: time.Now()})
 		if _, err := io.WriteString(c, answer); err != nil || r.Close {
 			return

@@ -62,6 +62,8 @@ type Stats struct {
 type Server struct {
 	mux  *http.ServeMux
 	wake chan struct{}
+	// answer is after how long a push is answered.
+	answer time.Duration
 
 	mu    sync.Mutex // of what requests change
 	queue []*request
@@ -79,9 +81,9 @@ type Server struct {
 	err      string
 }
 
-// New makes a Server.
-func New() *Server {
-	s := &Server{mux: http.NewServeMux(), wake: make(chan struct{}, 1)}
+// New makes a Server that answers a push after a time.
+func New(answer time.Duration) *Server {
+	s := &Server{mux: http.NewServeMux(), wake: make(chan struct{}, 1), answer: answer}
 	s.mux.HandleFunc("POST /hold", s.serveHold)
 	s.mux.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { s.hold(false) })
 	s.mux.HandleFunc("POST /measure", func(http.ResponseWriter, *http.Request) { s.measure(time.Now()) })

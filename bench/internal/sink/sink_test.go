@@ -228,7 +228,7 @@ func pusher(t *testing.T, s *Server) func(path string, body []byte) int {
 
 func TestServerChecksWhatIsPushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New()
+		s := New(0)
 		done := make(chan error)
 		ctx := t.Context()
 		go func() { done <- s.Run(ctx) }()
@@ -278,7 +278,7 @@ func TestPushesOverTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New()
+	s := New(0)
 	post(t, s, "/hold?room=9000000", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -340,7 +340,7 @@ func TestPushesOverTCP(t *testing.T) {
 
 func TestHoldWithoutSense(t *testing.T) {
 	for _, room := range []string{"much", "-1"} {
-		if w := post(t, New(), "/hold?room="+room, nil); w.Code != http.StatusBadRequest {
+		if w := post(t, New(0), "/hold?room="+room, nil); w.Code != http.StatusBadRequest {
 			t.Errorf("room %s: answered %d", room, w.Code)
 		}
 	}
