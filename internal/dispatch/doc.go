@@ -9,7 +9,7 @@
 //	             DeadLetters.Append  <---- lines refused for good  <------+
 //
 // A lane is an ordered road: what is submitted to it leaves in that order, one
-// request at a time. A container's name always maps to the same lane (LaneOf),
+// batch at a time. A container's name always maps to the same lane (LaneOf),
 // so that the lines of one stream of the store are never overtaken.
 //
 // Memory is bounded: a lane owns a fixed number of batches and a reader waits

@@ -7,6 +7,9 @@
 //	    |                       +--- what is left: split, alone, again <-------+
 //	    +--- Outcome, states of the parts and Refusals in the batch <----------+
 //
+// Several requests are on their way at once where the store takes its time to answer, of
+// different streams (attempt.run, window.go). All is done by the goroutine that pushes.
+//
 // A Push is one attempt: it never sleeps and never repeats what failed for a
 // reason that time may heal; dispatch owns pauses, order between batches, spool
 // and dead letters. Within an attempt several requests may be needed, because

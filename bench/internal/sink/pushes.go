@@ -49,13 +49,13 @@ func (s *Server) ServePushes(ctx context.Context, l net.Listener) error {
 		wg.Go(func() {
 			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 			defer c.Close() //nolint:errcheck // all that matters has been answered
-			s.serve(c)
+			s.serve(ctx, c)
 		})
 	}
 }
 
 // serve takes the pushes of one connection until it ends.
-func (s *Server) serve(c net.Conn) {
+func (s *Server) serve(ctx context.Context, c net.Conn) {
 	in := bufio.NewReader(c)
 	for {
 		r, err := http.ReadRequest(in)
@@ -72,7 +72,11 @@ func (s *Server) serve(c net.Conn) {
 			return // the agent sends it again
 		}
 		if s.answer > 0 {
-			time.Sleep(s.answer)
+			select {
+			case <-time.After(s.answer):
+			case <-ctx.Done():
+				return
+			}
 		}
 		s.keep(&request{protocol: r.URL.Path, encoding: r.Header.Get("Content-Encoding"), body: body, at: time.Now()})
 		if _, err := io.WriteString(c, answer); err != nil || r.Close {

@@ -210,7 +210,7 @@ func pusher(t *testing.T, s *Server) func(path string, body []byte) int {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	done := make(chan struct{})
-	go func() { defer close(done); s.serve(theirs); _ = theirs.Close() }()
+	go func() { defer close(done); s.serve(t.Context(), theirs); _ = theirs.Close() }()
 	t.Cleanup(func() { _ = ours.Close(); <-done })
 	answers := bufio.NewReader(ours)
 	return func(path string, body []byte) int {
