@@ -30,11 +30,6 @@ import (
 // lanes is the number of ordered lanes: of batches under way and of readers.
 const lanes = 2
 
-// requestsPerBatch is how many of the largest requests make a batch. Requests of a batch are on
-// their way at once, and the next batch comes when all are answered: with more in one less of the time
-// goes by in waiting for the store. A line of a quiet container waits for two batches at most.
-const requestsPerBatch = 2
-
 // Options are what Run needs.
 type Options struct {
 	Config *config.Config
@@ -172,9 +167,8 @@ func (a *agent) build(out io.Writer) error {
 		}
 	}
 	c, l := a.cfg.Monitors.Container, a.cfg.Sinks.Loki
-	batchBytes := requestsPerBatch * l.BatchBytes
 	a.dispatcher = dispatch.New(dispatch.Config{
-		Lanes: lanes, BatchBytes: batchBytes, BatchWait: dispatch.BatchWait(l.BatchWait),
+		Lanes: lanes, BatchBytes: l.BatchBytes, BatchWait: dispatch.BatchWait(l.BatchWait),
 		Sink: sink, Spool: a.spool, Stats: a.stats, Acks: a.positions, DeadLetters: a.dead,
 		Wake: func(s *entrySource) {
 			if s.Method == monitors.MethodStreaming {
@@ -191,7 +185,7 @@ func (a *agent) build(out io.Writer) error {
 	}
 	logs := monitors.LogConfig{
 		Outlet: a.dispatcher, Registry: a.positions, Spans: a.positions, Labels: labels,
-		BatchBytes: batchBytes, MaxLineBytes: c.MaxLineBytes,
+		MaxLineBytes: c.MaxLineBytes,
 		FirstStart: a.positions.FirstStart(), FromEnd: c.ReadFrom == config.FromEnd, IgnoreOlderThan: c.IgnoreOlderThan,
 		Logger: a.log, Lines: monitors.NewLineMetrics(a.registry),
 	}

@@ -69,6 +69,26 @@ func decide(v view) (step, time.Time) {
 	return stepWait, until
 }
 
+const (
+	// limitFactor times Config.BatchBytes is the most that a batch has.
+	limitFactor = 2
+	// batchTime is how long a batch may be under way for the next to be larger: a line of a
+	// quiet container waits for two.
+	batchTime = 50 * time.Millisecond
+)
+
+// nextLimit gives the size from which a lane's batches are full, after one of a size has been
+// delivered in a time: as much as can be in batchTime, within bounds. The store has several
+// requests of a batch at once, and the next batch comes when all are answered: the larger it is, the
+// less time goes by in waiting. What is much smaller than least says nothing.
+func nextLimit(limit, least, size int, took time.Duration) int {
+	if size < least/2 {
+		return limit
+	}
+	in := float64(size) * float64(batchTime) / float64(max(took, 1))
+	return int(min(max(in, float64(least)), float64(limitFactor*least)))
+}
+
 // Pauses between attempts (loki-facts: 0.25 s to 10 s with jitter; what only a
 // change of configuration will mend is tried slowly).
 const (

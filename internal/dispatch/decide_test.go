@@ -1,8 +1,14 @@
 package dispatch
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/log-capturer/log_capturer/internal/entry"
 )
 
 func TestDecide(t *testing.T) {
@@ -99,4 +105,72 @@ func TestTrouble(t *testing.T) {
 	expect("ends unsaid", end(0, 15*time.Second), false)
 	expect("again later", tr.begin(0, false, now.Add(70*time.Second)), true)
 	expect("ends", end(0, 75*time.Second), true)
+}
+
+func TestNextLimit(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		size int
+		took time.Duration
+		want int
+	}{
+		{1000, 0, 2000},
+		{1000, 10 * ms, 2000},
+		{1000, 40 * ms, 1250},
+		{1000, 50 * ms, 1000},
+		{2000, 50 * ms, 2000},
+		{2000, 80 * ms, 1250},
+		{2000, 10 * time.Second, 1000},
+		{500, 20 * ms, 1250},
+		{499, 0, 1234}, // it says nothing
+		{499, 10 * time.Second, 1234},
+	} {
+		if got := nextLimit(1234, 1000, c.size, c.took); got != c.want {
+			t.Errorf("%d in %v: %d, want %d", c.size, c.took, got, c.want)
+		}
+	}
+}
+
+// TestBatchesGrow: a lane's batches are larger where the store is quick.
+func TestBatchesGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{BatchBytes: 1000})
+		a := newSource(1, 0)
+		limit := func() int {
+			b, err := r.Reserve(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Submit(0, b)
+			return b.Limit
+		}
+		same(t, "at first", limit(), 1000)
+		took := 10 * time.Millisecond
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			time.Sleep(took)
+			return acceptAll(b)
+		})
+		full := "o:" + strings.Repeat("x", 1000)
+		r.send(a, full)
+		pass(time.Second)
+		same(t, "after a quick one", limit(), 2000)
+		r.send(a, "o:small")
+		took = time.Second
+		r.send(a, full)
+		pass(3 * time.Second)
+		same(t, "after a slow one", limit(), 1000)
+		took = 40 * time.Millisecond
+		r.send(a, full)
+		pass(time.Second)
+		grown := limit()
+		if grown <= 1000 || grown >= 2000 {
+			t.Fatalf("after one in between: %d", grown)
+		}
+		r.setPush(func(context.Context, *entry.Batch) entry.Outcome { return entry.Outcome{Err: errors.New("away")} })
+		r.send(a, full)
+		pass(time.Minute)
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome { return acceptAll(b) })
+		pass(time.Minute)
+		same(t, "after an outage", limit(), grown)
+	})
 }

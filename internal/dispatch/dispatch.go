@@ -48,7 +48,7 @@ type DeadLetters interface {
 // Defaults of Config.
 const (
 	DefaultLanes          = 2
-	DefaultBatchBytes     = 2 << 20
+	DefaultBatchBytes     = 1 << 20
 	DefaultBatchesPerLane = 2
 	DefaultParkedBytes    = 8 << 20
 )
@@ -58,7 +58,8 @@ const (
 type Config struct {
 	// Lanes is the number of ordered lanes, and so of batches under way.
 	Lanes int
-	// BatchBytes is the size (entry.Batch.Size) from which a batch is full.
+	// BatchBytes is the size (entry.Batch.Size) from which a batch is full, at least; that of
+	// a lane's batches is up to twice as much as long as they take no time (see nextLimit).
 	// Readers stop appending there; a batch is larger by one line at most.
 	BatchBytes int
 	// BatchWait is the least time between the departures of two batches of a

@@ -42,13 +42,14 @@ type lane struct {
 	mu sync.Mutex
 	// The rest of this group is guarded by mu. The lane's batches, at most
 	// BatchesPerLane (made counts them), are in one place each: waiting, oldest
-	// first, all but the newest full; with a reader; in the sender's hand; or
+	// first, all but the newest full, by the limit of their time; with a reader; in the sender's hand; or
 	// free.
 	queue    []*slot
 	reserved *slot
 	hand     *slot // written by the sender only
 	free     []*slot
 	made     int
+	limit    int // from which a batch is full
 	// claimed: the one batch in the queue is as good as in the sender's hand.
 	claimed  bool
 	waiters  []*waiter // first come, first served
@@ -74,7 +75,7 @@ type lane struct {
 func newLane(d *Dispatcher, index int) *lane {
 	n := d.cfg.BatchesPerLane
 	l := &lane{
-		d: d, index: index,
+		d: d, index: index, limit: d.cfg.BatchBytes,
 		wake:       make(chan struct{}, 1),
 		queue:      make([]*slot, 0, n),
 		free:       make([]*slot, 0, n),
@@ -95,10 +96,18 @@ func (l *lane) newWaiter() *waiter {
 
 // grantable takes a batch for a reader, or gives nil. Called with mu held.
 func (l *lane) grantable() *slot {
+	sl := l.anyGrantable()
+	if sl != nil {
+		sl.Limit = l.limit
+	}
+	return sl
+}
+
+func (l *lane) anyGrantable() *slot {
 	if l.reserved != nil {
 		return nil
 	}
-	if n := len(l.queue); n > 0 && l.queue[n-1].size < l.d.cfg.BatchBytes && !(l.claimed && n == 1) {
+	if n := len(l.queue); n > 0 && l.queue[n-1].size < l.limit && !(l.claimed && n == 1) {
 		sl := l.queue[n-1]
 		l.queue = l.queue[:n-1]
 		return sl
@@ -150,7 +159,7 @@ func (l *lane) putBack() {
 		case l.wakeOn == wakeAny:
 			l.claimed = true
 			l.wakeUp()
-		case l.wakeOn == wakeFirst, l.wakeOn == wakeFull && sl.size >= l.d.cfg.BatchBytes:
+		case l.wakeOn == wakeFirst, l.wakeOn == wakeFull && sl.size >= l.limit:
 			l.wakeUp()
 		}
 	}
@@ -237,7 +246,7 @@ func (l *lane) next(now time.Time) (step, time.Time) {
 	}
 	if n := len(l.queue); n > 0 {
 		v.queued = true
-		v.full = n > 1 || l.queue[0].size >= l.d.cfg.BatchBytes
+		v.full = n > 1 || l.queue[0].size >= l.limit
 	}
 	todo, until := decide(v)
 	l.claimed = false
@@ -291,6 +300,7 @@ func (l *lane) arrived(ctx context.Context) {
 // send makes one attempt with the batch in hand.
 func (l *lane) send(ctx context.Context) {
 	sl := l.hand
+	asked := time.Now()
 	out := l.push(ctx, sl)
 	now := time.Now()
 	if !l.bury(ctx, sl) {
@@ -300,11 +310,21 @@ func (l *lane) send(ctx context.Context) {
 	l.settle(sl, now)
 	switch {
 	case !sl.Pending():
+		if out.Err == nil && l.fails == 0 {
+			l.adapt(sl.size, now.Sub(asked))
+		}
 		l.succeed(now, out.Kept)
 		l.release()
 	case ctx.Err() == nil:
 		l.fail(out, now)
 	}
+}
+
+// adapt brings the limit up to date, after a batch of which the store has taken all.
+func (l *lane) adapt(size int, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, size, took)
 }
 
 // release makes the batch in hand, which is done, free for readers.
@@ -313,7 +333,7 @@ func (l *lane) release() {
 	sl.Reset()
 	// One giant line must not cost its memory for ever. A line takes as much in
 	// Lines as its overhead counts in Size.
-	if most := 2 * l.d.cfg.BatchBytes; cap(sl.Text) > most {
+	if most := 2 * limitFactor * l.d.cfg.BatchBytes; cap(sl.Text) > most {
 		sl.Batch = entry.Batch{}
 	}
 	l.mu.Lock()

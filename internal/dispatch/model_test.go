@@ -622,8 +622,8 @@ func (w *world) append(ctx context.Context, lane int, fill func(*entry.Batch)) b
 	if len(w.batches[lane]) > w.plan.batches {
 		w.wrong("lane %d has more than %d batches", lane, w.plan.batches)
 	}
-	if b.Size() >= w.plan.batchBytes {
-		w.wrong("lane %d gave a full batch", lane)
+	if b.Limit < w.plan.batchBytes || b.Limit > limitFactor*w.plan.batchBytes || b.Size() >= b.Limit {
+		w.wrong("lane %d gave a full batch: %d of %d", lane, b.Size(), b.Limit)
 	}
 	w.mu.Unlock()
 	// As readers do: reading takes time.

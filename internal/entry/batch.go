@@ -148,6 +148,9 @@ type Batch struct {
 	Lines    []Line
 	Sections []Section
 	Refusals []Refusal
+	// Limit is the size (see Size) from which the batch is full: whoever fills it hands it on
+	// then. Who gives it to be filled sets it.
+	Limit int
 }
 
 // Reset empties the batch and keeps its memory.

@@ -14,9 +14,6 @@ type LogConfig struct {
 	Spans    Spans
 	Labels   LabelConfig
 
-	// BatchBytes is the size at which a batch is handed on though there is
-	// more to read.
-	BatchBytes int
 	// MaxLineBytes cuts longer lines.
 	MaxLineBytes int
 	// FirstStart is when this agent first ran. Logs of older containers are

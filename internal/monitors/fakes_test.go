@@ -114,13 +114,15 @@ type fakeOutlet struct {
 	room chan struct{}
 	// news is signalled after each batch with lines.
 	news chan struct{}
+	// limit is that of the batches.
+	limit int
 
 	mu    sync.Mutex
 	lines []shipped
 }
 
 func newFakeOutlet(lanes int) *fakeOutlet {
-	return &fakeOutlet{lanes: lanes, news: make(chan struct{}, 1)}
+	return &fakeOutlet{lanes: lanes, limit: 1 << 20, news: make(chan struct{}, 1)}
 }
 
 func (o *fakeOutlet) Lanes() int { return o.lanes }
@@ -140,7 +142,7 @@ func (o *fakeOutlet) Reserve(ctx context.Context, _ int) (*entry.Batch, error) {
 			return nil, ctx.Err()
 		}
 	}
-	return &entry.Batch{}, ctx.Err()
+	return &entry.Batch{Limit: o.limit}, ctx.Err()
 }
 
 func (o *fakeOutlet) Submit(_ int, b *entry.Batch) {
@@ -281,7 +283,7 @@ func (f *fixture) start(wake wakeSource, change func(*FileMonitorConfig)) {
 	f.reg = prometheus.NewRegistry()
 	cfg := FileMonitorConfig{
 		LogConfig: LogConfig{
-			Outlet: f.outlet, Registry: f.store, Spans: f.store, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10,
+			Outlet: f.outlet, Registry: f.store, Spans: f.store, MaxLineBytes: 256 << 10,
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(f.reg),
 		},
 		Malformed: f.copies, Tick: 100 * time.Millisecond, ShipMalformed: true, Metrics: NewFileMetrics(f.reg),

@@ -1119,8 +1119,8 @@ func (m *FileMonitor) readLane(ctx context.Context, lane int) error {
 				return nil //nolint:nilerr // ctx has ended
 			}
 			for lg != nil {
-				m.read(j, lg, b, buf[:min(readBytes, max(minReadBytes, m.cfg.BatchBytes-b.Size()))])
-				if b.Size()+minReadBytes > m.cfg.BatchBytes || ctx.Err() != nil {
+				m.read(j, lg, b, buf[:min(readBytes, max(minReadBytes, b.Limit-b.Size()))])
+				if b.Size()+minReadBytes > b.Limit || ctx.Err() != nil {
 					break
 				}
 				lg = m.take(lane)

@@ -115,7 +115,7 @@ func (m *lossModel) start() {
 	m.wake, m.reg = newFakeWake(), prometheus.NewRegistry()
 	m.m = NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{
-			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, BatchBytes: 1 << 20, MaxLineBytes: 1 << 20,
+			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, MaxLineBytes: 1 << 20,
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(m.reg),
 		},
 		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(m.reg), Wake: m.wake,

@@ -213,7 +213,7 @@ func (m *model) startAgent() {
 	reg := prometheus.NewRegistry()
 	m.fm = NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{
-			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, BatchBytes: 1 << 20, MaxLineBytes: 1 << 20,
+			Outlet: newFakeOutlet(1), Registry: m.store, Spans: m.store, MaxLineBytes: 1 << 20,
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(reg),
 		},
 		Malformed: &fakeCopies{}, Tick: time.Second, ShipMalformed: true, Metrics: NewFileMetrics(reg), Wake: m.wake,

@@ -685,7 +685,7 @@ func (m *StreamMonitor) take(ctx context.Context, lg *streamLog, j *joiner, s Lo
 	j.beginSection(&lg.containerLog, b, 0, 0)
 	for {
 		j.frame(&lg.containerLog, b, f)
-		if !s.Buffered() || b.Size() >= m.cfg.BatchBytes || b.Size()-before >= readBytes {
+		if !s.Buffered() || b.Size() >= b.Limit || b.Size()-before >= readBytes {
 			break
 		}
 		if f, err = s.Next(); err != nil {

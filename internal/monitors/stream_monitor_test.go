@@ -50,7 +50,7 @@ func (s *streaming) start(change func(*StreamMonitorConfig)) {
 	s.outlet, s.reg = newFakeOutlet(2), prometheus.NewRegistry()
 	cfg := StreamMonitorConfig{
 		LogConfig: LogConfig{
-			Outlet: s.outlet, Registry: s.store, Spans: s.store, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10,
+			Outlet: s.outlet, Registry: s.store, Spans: s.store, MaxLineBytes: 256 << 10,
 			FirstStart: t0.Add(-time.Hour), Logger: discardLogger(), Lines: NewLineMetrics(s.reg),
 		},
 		Open: s.api.Open, MaxStreams: 10, Metrics: NewStreamMetrics(s.reg),

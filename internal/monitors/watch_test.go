@@ -285,7 +285,8 @@ func TestInotifyOverflowOfWrites(t *testing.T) {
 // the batch is one.
 func TestLongEntryWithLittleRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, nil, func(cfg *FileMonitorConfig) { cfg.BatchBytes = 16 << 10 })
+		f := newFixture(t, nil, nil)
+		f.outlet.limit = 16 << 10
 		stop := f.run()
 		defer stop()
 		attrs := strings.Repeat("x", readBytes-1024)

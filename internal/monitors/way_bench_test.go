@@ -118,7 +118,7 @@ func runWay(b *testing.B, url, dataDir string, infos []ContainerLogFileInfo, lin
 	d := dispatch.New(dispatch.Config{Lanes: 2, BatchWait: dispatch.BatchWait(tick), Sink: sink, Acks: acked, DeadLetters: noDeadLetters{}, Logger: log, Registerer: reg})
 	m := NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{
-			Outlet: d, Registry: store, Spans: acked, BatchBytes: 1 << 20, MaxLineBytes: 256 << 10,
+			Outlet: d, Registry: store, Spans: acked, MaxLineBytes: 256 << 10,
 			FirstStart: store.FirstStart(), Logger: log, Lines: NewLineMetrics(reg),
 		},
 		Tick: tick, ShipMalformed: true, Metrics: NewFileMetrics(reg),

@@ -126,7 +126,7 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 	a.dispatcher = dispatch.New(cfg)
 	logs := monitors.LogConfig{
 		Outlet: a.dispatcher, Registry: a.ledger, Spans: a.ledger,
-		BatchBytes: s.p.batchBytes, MaxLineBytes: s.p.maxLine,
+		MaxLineBytes: s.p.maxLine,
 		FirstStart: store.FirstStart(), Logger: logger, Lines: monitors.NewLineMetrics(a.registry),
 	}
 	if s.v.spans != nil {
