@@ -184,6 +184,7 @@ func (c *connections) last() *connection {
 func (c *connections) give(conn *connection) {
 	now := time.Now()
 	conn.used = now
+	_ = conn.SetDeadline(time.Time{}) // one that has passed would make it look closed (see quiet)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idle = append(c.idle, conn)

@@ -752,6 +752,37 @@ func deaf(t *testing.T) string {
 	return ""
 }
 
+// TestReuseAfterDeadline: a connection is good for another request when the time of the last one
+// has passed, also of one whose answer was read after that.
+func TestReuseAfterDeadline(t *testing.T) {
+	bothWays(t, func(t *testing.T, store, ours *tls.Config) {
+		b := serve(t, store, func(_ int, p *peer) {
+			for {
+				if _, _, ok := p.request(); !ok {
+					return
+				}
+				p.say(noContent)
+			}
+		})
+		c := connect(t, b, ours)
+		l := new(lane)
+		for _, late := range []bool{false, true} {
+			deadline := time.Now().Add(200 * time.Millisecond)
+			e := c.send(soon(t), deadline, "", []byte("x"))
+			if late {
+				until(t, "the deadline", func() bool { return time.Now().After(deadline) })
+			}
+			if a, err := e.receive(soon(t), l); err != nil || a.status != 204 {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			until(t, "the deadline of lastWords, too", func() bool { return time.Now().After(deadline.Add(2 * lastWord)) })
+			if _, err := c.post(soon(t), l, "", []byte("x")); err != nil || b.opened.Load() != 1 {
+				t.Fatalf("late %v: %v, %d connections", late, err, b.opened.Load())
+			}
+		}
+	})
+}
+
 // TestIdle: as many connections are kept as were in use at once, and they are closed
 // when nobody uses them.
 func TestIdle(t *testing.T) {
