@@ -248,8 +248,9 @@ func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 	for !a.stopped && len(l.stack)+len(l.flights) > 0 {
 		if n := len(l.flights); n > 0 {
 			l.encodeAhead()
-			if n >= a.c.window.get() || !l.mayFollow() || l.flights[0].answered() {
-				a.land(ctx, progress)
+			free := l.mayFollow() && !l.flights[0].answered()
+			if full := n >= a.c.window.get(); full || !free {
+				a.land(ctx, progress, full && free)
 				continue
 			}
 		}
@@ -270,18 +271,19 @@ func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 		a.c.send(ctx, l, r)
 	}
 	for len(l.flights) > 0 {
-		a.land(ctx, progress)
+		a.land(ctx, progress, false)
 	}
 }
 
-// land waits for the answer to the request that was sent first, and does what it asks for.
-func (a *attempt) land(ctx context.Context, progress func(context.Context)) {
+// land waits for the answer to the request that was sent first, and does what it asks for. narrow
+// tells that it is the window that keeps another from being sent meanwhile.
+func (a *attempt) land(ctx context.Context, progress func(context.Context), narrow bool) {
 	c, l := a.c, a.l
 	f := l.flights[0]
 	l.flights = slices.Delete(l.flights, 0, 1)
 	l.fly(f.request, false)
 	v := c.receive(ctx, l, &f)
-	c.window.note(v.kind, time.Since(f.start))
+	c.window.note(v.kind, time.Since(f.start), narrow)
 	if v.reason != "" {
 		c.metrics.errors.WithLabelValues(v.reason).Inc()
 	}

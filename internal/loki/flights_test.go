@@ -299,13 +299,16 @@ func TestWindow(t *testing.T) {
 		{5, kindPause, time.Millisecond, 1},
 		{5, kindConfig, time.Millisecond, 1},
 	} {
-		if got := nextWindow(c.n, c.kind, c.took); got != c.want {
+		if got := nextWindow(c.n, c.kind, c.took, true); got != c.want {
 			t.Errorf("%d, kind %d after %v: %d, want %d", c.n, c.kind, c.took, got, c.want)
 		}
 	}
+	if got := nextWindow(5, kindAccepted, time.Millisecond, false); got != 5 {
+		t.Errorf("%d after an answer that nothing waited for", got)
+	}
 	w := window{n: 1, most: maxFlights}
 	for range 2 * maxFlights {
-		w.note(kindAccepted, 0)
+		w.note(kindAccepted, 0, true)
 	}
 	if w.get() != maxFlights {
 		t.Errorf("it grows to %d", w.get())
@@ -333,6 +336,31 @@ func TestWindowOpens(t *testing.T) {
 	if r.srv.Next(lokitest.Fault{Status: 503}); r.push(batchOf(labelled("a"), line(start, "a"))).Err == nil || r.c.window.get() != 1 {
 		t.Errorf("a window of %d after a failure", r.c.window.get())
 	}
+}
+
+// TestWindowStays: it does not grow by answers to requests that no other waits behind, nor by those
+// that were on their way with one that has failed.
+func TestWindowStays(t *testing.T) {
+	r := newRig(t, nil, nil)
+	r.slow(1, nobody, nobody)
+	r.c.window.most = maxFlights
+	for range maxFlights {
+		b := batchOf(labelled("quiet"), line(start, "x"))
+		r.accepted(b, r.push(b))
+	}
+	if n := r.c.window.get(); n != 1 {
+		t.Errorf("a window of %d after requests one by one", n)
+	}
+	r.c.window.n = 4
+	b := new(entry.Batch)
+	for i := range 4 {
+		appendSection(b, labelled(fmt.Sprint(i)), line(start, "x"))
+	}
+	r.srv.Next(lokitest.Fault{Status: 503})
+	if out := r.push(b); out.Err == nil || r.c.window.get() != 1 {
+		t.Errorf("%v; a window of %d after the store has failed", out.Err, r.c.window.get())
+	}
+	r.states(b, entry.PartPending, entry.PartAccepted, entry.PartAccepted, entry.PartAccepted)
 }
 
 // TestAnswersThatHaveCome: an answer that is there is read, whatever has ended while those

@@ -28,22 +28,25 @@ func (w *window) get() int {
 	return w.n
 }
 
-// note brings it up to date after an answer.
-func (w *window) note(k kind, took time.Duration) {
+// note brings it up to date after an answer. narrow tells that another request could have been
+// sent but for the window.
+func (w *window) note(k kind, took time.Duration, narrow bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.n = min(nextWindow(w.n, k, took), w.most)
+	w.n = min(nextWindow(w.n, k, took, narrow), w.most)
 }
 
 // nextWindow gives the window after an answer. A store that fails is tried with one request.
-// One that refuses lines, or a stream, is well.
-func nextWindow(n int, k kind, took time.Duration) int {
+// One that refuses lines, or a stream, is well. Answers show that it may have one more only where
+// one more was to be sent: those to the small requests of quiet times say nothing of many large ones
+// at once, and those to what was on its way with a request that has failed nothing of what it takes now.
+func nextWindow(n int, k kind, took time.Duration, narrow bool) int {
 	switch {
 	case k == kindRetry, k == kindPause, k == kindConfig:
 		return 1
 	case took > slowAnswer:
 		return max(1, n/2)
-	case took < quickAnswer && k == kindAccepted:
+	case narrow && took < quickAnswer && k == kindAccepted:
 		return n + 1
 	default:
 		return n
