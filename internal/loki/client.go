@@ -283,7 +283,8 @@ func (a *attempt) land(ctx context.Context, progress func(context.Context), narr
 	l.flights = slices.Delete(l.flights, 0, 1)
 	l.fly(f.request, false)
 	v := c.receive(ctx, l, &f)
-	c.window.note(v.kind, time.Since(f.start), narrow)
+	now := time.Now()
+	c.window.note(v.kind, now.Sub(f.start), narrow, now)
 	if v.reason != "" {
 		c.metrics.errors.WithLabelValues(v.reason).Inc()
 	}

@@ -307,12 +307,23 @@ func TestWindow(t *testing.T) {
 		t.Errorf("%d after an answer that nothing waited for", got)
 	}
 	w := window{n: 1, most: maxFlights}
-	for range 2 * maxFlights {
-		w.note(kindAccepted, 0, true)
+	grows := func(now time.Time, want int) {
+		t.Helper()
+		for range 2 * maxFlights {
+			w.note(kindAccepted, 0, true, now)
+		}
+		if w.get() != want {
+			t.Errorf("it grows to %d, not to %d", w.get(), want)
+		}
 	}
-	if w.get() != maxFlights {
-		t.Errorf("it grows to %d", w.get())
+	grows(start, maxFlights)
+	for range 3 { // the answers to what was on its way at once
+		w.note(kindRetry, 0, false, start)
 	}
+	grows(start.Add(lowFor-1), maxFlights/2)
+	w.note(kindPause, 0, true, start.Add(lowFor-1))
+	grows(start.Add(lowFor), maxFlights/4)
+	grows(start.Add(2*lowFor), maxFlights)
 }
 
 // TestWindowOpens: a store that nothing is known of gets one request, then more and more.

@@ -13,6 +13,9 @@ const (
 	// slowAnswer let it shrink: on a thin line, and from a store with too much to do, they take
 	// the longer the more there are at once. Dispatch gives up after a second.
 	quickAnswer, slowAnswer = 250 * time.Millisecond, 500 * time.Millisecond
+	// lowFor is for how long the window grows to half at most of what it was when the store failed: one
+	// that takes only so many requests at once would fail again and again.
+	lowFor = time.Minute
 )
 
 // window is how many requests each lane may have on their way. Safe for concurrent use.
@@ -20,6 +23,9 @@ type window struct {
 	mu   sync.Mutex
 	n    int
 	most int // constant
+	// Until then it is half of what it was when the store failed, at most.
+	until time.Time
+	half  int
 }
 
 func (w *window) get() int {
@@ -30,11 +36,21 @@ func (w *window) get() int {
 
 // note brings it up to date after an answer. narrow tells that another request could have been
 // sent but for the window.
-func (w *window) note(k kind, took time.Duration, narrow bool) {
+func (w *window) note(k kind, took time.Duration, narrow bool, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.n = min(nextWindow(w.n, k, took, narrow), w.most)
+	if w.n > 1 && failed(k) {
+		w.half, w.until = w.n/2, now.Add(lowFor)
+	}
+	most := w.most
+	if now.Before(w.until) {
+		most = w.half
+	}
+	w.n = min(nextWindow(w.n, k, took, narrow), most)
 }
+
+// failed reports whether a verdict is on the store, and not on what was sent.
+func failed(k kind) bool { return k == kindRetry || k == kindPause || k == kindConfig }
 
 // nextWindow gives the window after an answer. A store that fails is tried with one request.
 // One that refuses lines, or a stream, is well. Answers show that it may have one more only where
@@ -42,7 +58,7 @@ func (w *window) note(k kind, took time.Duration, narrow bool) {
 // at once, and those to what was on its way with a request that has failed nothing of what it takes now.
 func nextWindow(n int, k kind, took time.Duration, narrow bool) int {
 	switch {
-	case k == kindRetry, k == kindPause, k == kindConfig:
+	case failed(k):
 		return 1
 	case took > slowAnswer:
 		return max(1, n/2)
