@@ -186,7 +186,7 @@ func (a *agent) build(out io.Writer) error {
 	logs := monitors.LogConfig{
 		Outlet: a.dispatcher, Registry: a.positions, Spans: a.positions, Labels: labels,
 		MaxLineBytes: c.MaxLineBytes,
-		FirstStart: a.positions.FirstStart(), FromEnd: c.ReadFrom == config.FromEnd, IgnoreOlderThan: c.IgnoreOlderThan,
+		FirstStart:   a.positions.FirstStart(), FromEnd: c.ReadFrom == config.FromEnd, IgnoreOlderThan: c.IgnoreOlderThan,
 		Logger: a.log, Lines: monitors.NewLineMetrics(a.registry),
 	}
 	a.files = monitors.NewFileMonitor(monitors.FileMonitorConfig{

@@ -127,7 +127,7 @@ func (s *sim) open(mount disk.Dir) (a *agent, err error) {
 	logs := monitors.LogConfig{
 		Outlet: a.dispatcher, Registry: a.ledger, Spans: a.ledger,
 		MaxLineBytes: s.p.maxLine,
-		FirstStart: store.FirstStart(), Logger: logger, Lines: monitors.NewLineMetrics(a.registry),
+		FirstStart:   store.FirstStart(), Logger: logger, Lines: monitors.NewLineMetrics(a.registry),
 	}
 	if s.v.spans != nil {
 		logs.Spans = s.v.spans(a.ledger)
