@@ -27,7 +27,8 @@ import (
 // An attempt may take many requests. A sink calls progress between two of them
 // when parts have become PartAccepted, on Push's own goroutine and with its ctx:
 // they are acknowledged then, and a kill does not repeat them. Afterwards these
-// parts are PartEmpty and Batch.Refusals is empty; nothing else has changed. After
+// parts are PartEmpty and Batch.Refusals is empty, and Batch.Enough may be set, which ends
+// the attempt as soon as what is under way has ended; nothing else has changed. After
 // the last request Push just returns.
 type Sink interface {
 	Push(ctx context.Context, b *entry.Batch, progress func(ctx context.Context)) entry.Outcome

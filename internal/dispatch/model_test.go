@@ -293,7 +293,7 @@ func (w *world) steps(ctx context.Context, rnd *rand.Rand, lane int, b *entry.Ba
 	for range rnd.IntN(6) {
 		var left []key
 		eachPending(b, func(s *entry.Section, l *entry.Line) { left = append(left, key{s.Source, l.Class}) })
-		if len(left) == 0 || ctx.Err() != nil {
+		if len(left) == 0 || ctx.Err() != nil || b.Enough {
 			break
 		}
 		one := left[rnd.IntN(len(left))]

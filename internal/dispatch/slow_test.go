@@ -201,7 +201,9 @@ func inTurn(takes func(section int) time.Duration) pushFunc {
 				return entry.Outcome{Err: ctx.Err()}
 			}
 			b.Sections[i].State[entry.ClassStdout] = entry.PartAccepted
-			progress(ctx)
+			if progress(ctx); b.Enough {
+				return entry.Outcome{Err: errors.New("enough")}
+			}
 		}
 		return entry.Outcome{}
 	}

@@ -293,10 +293,7 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	return out
 }
 
-var (
-	errLate   = errors.New("the agent stops")
-	errSilent = errors.New("the store has not answered in time")
-)
+var errSilent = errors.New("the store has not answered in time")
 
 // attempt makes one attempt at the sink, which is cut when the store is silent for
 // longer than the passage has patience. It notes how quick the store was, and gives
@@ -309,6 +306,7 @@ func (s *spooling) attempt(ctx context.Context, l *spoolLane, b *entry.Batch, pr
 	asked = time.Now()
 	silence := time.AfterFunc(limit(), func() { cancel(errSilent) })
 	defer silence.Stop()
+	b.Enough = false
 	out = s.sink.Push(ctx, b, func(ctx context.Context) {
 		longest = max(longest, time.Since(asked))
 		silence.Stop()
@@ -316,7 +314,7 @@ func (s *spooling) attempt(ctx context.Context, l *spoolLane, b *entry.Batch, pr
 		asked = time.Now()
 		p.failing = 0
 		if _, late := s.inHurry(); late && limit() != math.MaxInt64 {
-			cancel(errLate)
+			b.Enough = true
 		}
 		silence.Reset(limit())
 	})

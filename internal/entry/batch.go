@@ -151,6 +151,9 @@ type Batch struct {
 	// Limit is the size (see Size) from which the batch is full: whoever fills it hands it on
 	// then. Who gives it to be filled sets it.
 	Limit int
+	// Enough asks a sink to begin no more requests in its present attempt, when it is set in
+	// progress: those under way have their time. Who makes the attempt sets and resets it.
+	Enough bool
 }
 
 // Reset empties the batch and keeps its memory.

@@ -296,6 +296,10 @@ func (a *attempt) land(ctx context.Context, progress func(context.Context), narr
 	l.withMeta = l.withMeta && meta
 	if len(l.stack)+len(l.flights) > 0 && !a.stopped && l.complete(f.request) {
 		progress(ctx)
+		if l.b.Enough && !a.stopped {
+			a.stop("no more is sent: the agent stops", false)
+			a.quiet = true
+		}
 	}
 }
 

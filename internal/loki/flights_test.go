@@ -253,6 +253,24 @@ func TestFlightsInTrouble(t *testing.T) {
 			t.Fatalf("the store's failure is forgotten: %+v", h)
 		}
 	})
+	t.Run("the agent stops", func(t *testing.T) {
+		r := newRig(t, nil, nil)
+		r.slow(3, nobody, nobody)
+		b := five()
+		told := 0
+		out := r.c.Push(t.Context(), b, func(context.Context) {
+			told++
+			b.Enough = true
+		})
+		// Three were on their way then.
+		if out.Err == nil || out.Config || r.requests() != 3 || told != 1 {
+			t.Fatalf("%+v after %d requests, told %d times", out, r.requests(), told)
+		}
+		r.states(b, entry.PartAccepted, entry.PartAccepted, entry.PartAccepted, entry.PartPending)
+		if h := r.c.Health(); !h.FailingSince.IsZero() {
+			t.Fatalf("our own end counts as the store's: %+v", h)
+		}
+	})
 	t.Run("given up", func(t *testing.T) {
 		r := newRig(t, nil, nil)
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -2,6 +2,7 @@ package stdout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -67,7 +68,9 @@ func (s *Sink) Push(ctx context.Context, b *entry.Batch, progress func(context.C
 				return failed(err)
 			}
 			if written < len(b.Sections) {
-				progress(ctx)
+				if progress(ctx); b.Enough {
+					return entry.Outcome{Err: errors.New("print lines: the agent stops")}
+				}
 			}
 		}
 	}

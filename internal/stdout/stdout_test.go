@@ -88,6 +88,26 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// TestEnough: nothing more is written once that is asked for, and what was is accepted.
+func TestEnough(t *testing.T) {
+	b := new(entry.Batch)
+	for range 3 {
+		b.Begin(&entry.Source{Name: "c"})
+		add(b, entry.ClassStdout, 0, strings.Repeat("x", flushBytes))
+		b.End()
+	}
+	var out bytes.Buffer
+	o := New(&out).Push(context.Background(), b, func(context.Context) { b.Enough = true })
+	if n := strings.Count(out.String(), "\n"); o.Err == nil || n != 1 {
+		t.Fatalf("%d lines printed, outcome %+v", n, o)
+	}
+	for i, want := range []entry.PartState{entry.PartAccepted, entry.PartPending, entry.PartPending} {
+		if got := b.Sections[i].State[0]; got != want {
+			t.Fatalf("section %d: state %d, want %d", i, got, want)
+		}
+	}
+}
+
 func TestAcceptedOnlyWhenWritten(t *testing.T) {
 	b := new(entry.Batch)
 	for range 3 {
