@@ -296,7 +296,7 @@ func (a *attempt) land(ctx context.Context, progress func(context.Context), narr
 	l.withMeta = l.withMeta && meta
 	if len(l.stack)+len(l.flights) > 0 && !a.stopped && l.complete(f.request) {
 		progress(ctx)
-		if l.b.Enough && !a.stopped {
+		if l.b.Enough {
 			a.stop("no more is sent: the agent stops", false)
 			a.quiet = true
 		}

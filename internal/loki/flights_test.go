@@ -70,6 +70,26 @@ func (r *rig) slow(n int, sent, landed func(payload []byte)) {
 
 func nobody([]byte) {}
 
+// beside is slow, and tells of each request how many others were on their way when it was sent.
+func (r *rig) beside(n int) *[]int {
+	up := 0
+	var others []int
+	r.slow(n, func([]byte) {
+		others = append(others, up)
+		up++
+	}, func([]byte) { up-- })
+	return &others
+}
+
+// streamsOf makes a batch with a line of each of n streams.
+func streamsOf(n int) *entry.Batch {
+	b := new(entry.Batch)
+	for i := range n {
+		appendSection(b, labelled(fmt.Sprint(i)), line(start, "x"))
+	}
+	return b
+}
+
 // TestFlights: a store that waits for eight requests before it answers any gets them.
 func TestFlights(t *testing.T) {
 	bothWays(t, func(t *testing.T, store, ours *tls.Config) {
@@ -114,10 +134,7 @@ func TestFlights(t *testing.T) {
 		}
 		defer c.Close()
 		c.window.n = maxFlights
-		b := new(entry.Batch)
-		for i := range maxFlights + 3 {
-			appendSection(b, labelled(fmt.Sprint(i)), line(start, "x"))
-		}
+		b := streamsOf(maxFlights + 3)
 		if out := c.Push(soon(t), b, ignore); out.Err != nil || n != maxFlights+3 || most != maxFlights {
 			t.Fatalf("%v; %d requests, %d at once", out.Err, n, most)
 		}
@@ -203,20 +220,15 @@ func TestFlightsInTrouble(t *testing.T) {
 	t.Run("a stream is refused", func(t *testing.T) {
 		r := newRig(t, nil, nil)
 		r.srv.Next(lokitest.Fault{}, lokitest.Fault{Status: 429, Body: "Maximum active stream limit exceeded"})
-		up := 0
-		var beside []int
-		r.slow(3, func([]byte) {
-			beside = append(beside, up)
-			up++
-		}, func([]byte) { up-- })
+		beside := r.beside(3)
 		b := five()
 		if out := r.push(b); out.Err == nil || out.Config {
 			t.Fatalf("%+v", out)
 		}
 		r.states(b, entry.PartAccepted, entry.PartHeld, entry.PartAccepted)
 		// The last waits until nothing is in doubt any more.
-		if want := []int{0, 1, 2, 2, 0}; !slices.Equal(beside, want) {
-			t.Fatalf("sent beside %v others, not %v", beside, want)
+		if want := []int{0, 1, 2, 2, 0}; !slices.Equal(*beside, want) {
+			t.Fatalf("sent beside %v others, not %v", *beside, want)
 		}
 	})
 	t.Run("the store takes no metadata", func(t *testing.T) {
@@ -347,20 +359,12 @@ func TestWindow(t *testing.T) {
 // TestWindowOpens: a store that nothing is known of gets one request, then more and more.
 func TestWindowOpens(t *testing.T) {
 	r := newRig(t, nil, nil)
-	up := 0
-	var beside []int
-	r.slow(1, func([]byte) {
-		beside = append(beside, up)
-		up++
-	}, func([]byte) { up-- })
+	beside := r.beside(1)
 	r.c.window.most = 4
-	b := new(entry.Batch)
-	for i := range 10 {
-		appendSection(b, labelled(fmt.Sprint(i)), line(start, "x"))
-	}
+	b := streamsOf(10)
 	r.accepted(b, r.push(b))
-	if want := []int{0, 0, 1, 1, 2, 2, 3, 3, 3, 3}; !slices.Equal(beside, want) {
-		t.Errorf("sent beside %v others, not %v", beside, want)
+	if want := []int{0, 0, 1, 1, 2, 2, 3, 3, 3, 3}; !slices.Equal(*beside, want) {
+		t.Errorf("sent beside %v others, not %v", *beside, want)
 	}
 	if r.srv.Next(lokitest.Fault{Status: 503}); r.push(batchOf(labelled("a"), line(start, "a"))).Err == nil || r.c.window.get() != 1 {
 		t.Errorf("a window of %d after a failure", r.c.window.get())
@@ -381,10 +385,7 @@ func TestWindowStays(t *testing.T) {
 		t.Errorf("a window of %d after requests one by one", n)
 	}
 	r.c.window.n = 4
-	b := new(entry.Batch)
-	for i := range 4 {
-		appendSection(b, labelled(fmt.Sprint(i)), line(start, "x"))
-	}
+	b := streamsOf(4)
 	r.srv.Next(lokitest.Fault{Status: 503})
 	if out := r.push(b); out.Err == nil || r.c.window.get() != 1 {
 		t.Errorf("%v; a window of %d after the store has failed", out.Err, r.c.window.get())

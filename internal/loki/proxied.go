@@ -82,7 +82,7 @@ type received struct {
 func (e *received) answered() bool { return true }
 
 func (e *received) receive(_ context.Context, l *lane) (reply, error) {
-	l.answer = append(l.answer[:0], e.text...)
+	l.answer = e.text
 	return e.reply, e.err
 }
 

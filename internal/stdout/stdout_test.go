@@ -66,14 +66,30 @@ func (l *limited) Write(p []byte) (int, error) {
 
 func ignore(context.Context) {}
 
-// TestProgress: what a write has printed is told of while more is to be written.
-func TestProgress(t *testing.T) {
+// threeWrites makes a batch that takes three.
+func threeWrites() *entry.Batch {
 	b := new(entry.Batch)
 	for range 3 {
 		b.Begin(&entry.Source{Name: "c"})
 		add(b, entry.ClassStdout, 0, strings.Repeat("x", flushBytes))
 		b.End()
 	}
+	return b
+}
+
+// firstAccepted checks that of the three sections of a batch the first is accepted, and no other.
+func firstAccepted(t *testing.T, b *entry.Batch) {
+	t.Helper()
+	for i, want := range []entry.PartState{entry.PartAccepted, entry.PartPending, entry.PartPending} {
+		if got := b.Sections[i].State[0]; got != want {
+			t.Fatalf("section %d: state %d, want %d", i, got, want)
+		}
+	}
+}
+
+// TestProgress: what a write has printed is told of while more is to be written.
+func TestProgress(t *testing.T) {
+	b := threeWrites()
 	var out bytes.Buffer
 	told := 0
 	o := New(&out).Push(context.Background(), b, func(context.Context) {
@@ -90,42 +106,24 @@ func TestProgress(t *testing.T) {
 
 // TestEnough: nothing more is written once that is asked for, and what was is accepted.
 func TestEnough(t *testing.T) {
-	b := new(entry.Batch)
-	for range 3 {
-		b.Begin(&entry.Source{Name: "c"})
-		add(b, entry.ClassStdout, 0, strings.Repeat("x", flushBytes))
-		b.End()
-	}
+	b := threeWrites()
 	var out bytes.Buffer
 	o := New(&out).Push(context.Background(), b, func(context.Context) { b.Enough = true })
 	if n := strings.Count(out.String(), "\n"); o.Err == nil || n != 1 {
 		t.Fatalf("%d lines printed, outcome %+v", n, o)
 	}
-	for i, want := range []entry.PartState{entry.PartAccepted, entry.PartPending, entry.PartPending} {
-		if got := b.Sections[i].State[0]; got != want {
-			t.Fatalf("section %d: state %d, want %d", i, got, want)
-		}
-	}
+	firstAccepted(t, b)
 }
 
 func TestAcceptedOnlyWhenWritten(t *testing.T) {
-	b := new(entry.Batch)
-	for range 3 {
-		b.Begin(&entry.Source{Name: "c"})
-		add(b, entry.ClassStdout, 0, strings.Repeat("x", flushBytes))
-		b.End()
-	}
+	b := threeWrites()
 	w := &limited{n: 1}
 	s := New(w)
 	o := s.Push(context.Background(), b, ignore)
 	if !errors.Is(o.Err, io.ErrClosedPipe) || s.Err() == nil {
 		t.Fatalf("outcome %+v", o)
 	}
-	for i, want := range []entry.PartState{entry.PartAccepted, entry.PartPending, entry.PartPending} {
-		if got := b.Sections[i].State[0]; got != want {
-			t.Fatalf("section %d: state %d, want %d", i, got, want)
-		}
-	}
+	firstAccepted(t, b)
 	w.n = 10
 	if o := s.Push(context.Background(), b, ignore); o.Err != nil || s.Err() != nil || b.Pending() {
 		t.Fatalf("outcome %+v", o)
