@@ -148,6 +148,7 @@ type Batch struct {
 	Lines    []Line
 	Sections []Section
 	Refusals []Refusal
+	metadata int // what Size counts for the metadata of the lines
 	// Limit is the size (see Size) from which the batch is full: whoever fills it hands it on
 	// then. Who gives it to be filled sets it.
 	Limit int
@@ -160,6 +161,7 @@ type Batch struct {
 func (b *Batch) Reset() {
 	b.Text = b.Text[:0]
 	b.Lines = b.Lines[:0]
+	b.metadata = 0
 	clear(b.Sections) // the sources may go
 	b.Sections = b.Sections[:0]
 	clear(b.Refusals)
@@ -170,9 +172,12 @@ func (b *Batch) Reset() {
 // size is judged: time, lengths and tags of the push protocol.
 const lineOverhead = 24
 
-// Size is the approximate size of the batch in a request, in bytes. Exact
-// limits are the sink's to keep.
-func (b *Batch) Size() int { return len(b.Text) + lineOverhead*len(b.Lines) }
+// pairOverhead is the like for each pair of its metadata, beyond name and value.
+const pairOverhead = 6
+
+// Size is the approximate size of the batch in a request, in bytes; metadata counts once End has
+// closed the section. Exact limits are the sink's to keep.
+func (b *Batch) Size() int { return len(b.Text) + lineOverhead*len(b.Lines) + b.metadata }
 
 // Begin opens a section for lines of src. Every Begin is followed by an End
 // before the next Begin.
@@ -224,6 +229,9 @@ func (b *Batch) End() *Section {
 		b.Sections[len(b.Sections)-1] = Section{}
 		b.Sections = b.Sections[:len(b.Sections)-1]
 		return nil
+	}
+	for _, m := range s.Source.Metadata {
+		b.metadata += s.Count * (len(m.Name) + len(m.Value) + pairOverhead)
 	}
 	for i := range b.Lines[s.First:] {
 		l := &b.Lines[s.First+i]
@@ -290,4 +298,8 @@ type Outcome struct {
 	// RetryAfter is how long the store asked to be left alone; 0 when it did
 	// not say.
 	RetryAfter time.Duration
+	// Distance is how long the store takes to answer whatever it is sent, if the attempt had
+	// several requests on their way at once: had there been more to send, so much of its time would have
+	// been the same. 0 if not, or when that is not known.
+	Distance time.Duration
 }

@@ -211,6 +211,17 @@ func TestBatchSize(t *testing.T) {
 	if b.Size() != one+lineOverhead {
 		t.Errorf("End adds %d", b.Size()-one-lineOverhead)
 	}
+	b.Begin(&Source{Metadata: []Label{{Name: "abc", Value: "12345"}, {Name: "d", Value: ""}}})
+	add(&b, 3, ClassStdout, "")
+	add(&b, 4, ClassStderr, "")
+	b.End()
+	if want := one + 3*lineOverhead + 2*(8+1+2*pairOverhead); b.Size() != want {
+		t.Errorf("the size is %d with metadata, want %d", b.Size(), want)
+	}
+	b.Reset()
+	if b.Size() != 0 {
+		t.Errorf("the size is %d after Reset", b.Size())
+	}
 }
 
 func TestPlace(t *testing.T) {
