@@ -70,23 +70,29 @@ func decide(v view) (step, time.Time) {
 }
 
 const (
-	// limitFactor times Config.BatchBytes is the most that a batch has.
-	limitFactor = 2
+	// Config.BatchBytes times nearFactor is the most that a batch has; times limitFactor where the
+	// store is far away.
+	nearFactor, limitFactor = 3, 6
 	// batchTime is how long a batch may be under way for the next to be larger: a line of a
-	// quiet container waits for two.
+	// quiet container waits for two. The store's distance does not count where it is most of the time.
 	batchTime = 50 * time.Millisecond
 )
 
 // nextLimit gives the size from which a lane's batches are full, after one of a size has been
-// delivered in a time: as much as can be in batchTime, within bounds. The store has several
-// requests of a batch at once, and the next batch comes when all are answered: the larger it is, the
-// less time goes by in waiting. What is much smaller than least says nothing.
-func nextLimit(limit, least, size int, took time.Duration) int {
+// delivered in a time, by a store at a distance (entry.Outcome): as much as can be in batchTime, within
+// bounds. The store has several requests of a batch at once, and the next batch comes when all are
+// answered: the larger it is, the less time goes by in waiting. Where that is most of the time more
+// of it costs quiet containers little. What is much smaller than least says nothing.
+func nextLimit(limit, least, size int, took, distance time.Duration) int {
 	if size < least/2 {
 		return limit
 	}
-	in := float64(size) * float64(batchTime) / float64(max(took, 1))
-	return int(min(max(in, float64(least)), float64(limitFactor*least)))
+	in := func(within, took time.Duration, factor int) float64 {
+		return min(float64(size)*float64(within)/float64(max(took, 1)), float64(factor*least))
+	}
+	near := in(batchTime, took, nearFactor)
+	far := in(min(batchTime, 2*distance), took-distance, limitFactor)
+	return int(max(near, far, float64(least)))
 }
 
 // Pauses between attempts (loki-facts: 0.25 s to 10 s with jitter; what only a

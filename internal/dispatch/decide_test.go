@@ -110,23 +110,34 @@ func TestTrouble(t *testing.T) {
 func TestNextLimit(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct {
-		size int
-		took time.Duration
-		want int
+		size           int
+		took, distance time.Duration
+		want           int
 	}{
-		{1000, 0, 2000},
-		{1000, 10 * ms, 2000},
-		{1000, 40 * ms, 1250},
-		{1000, 50 * ms, 1000},
-		{2000, 50 * ms, 2000},
-		{2000, 80 * ms, 1250},
-		{2000, 10 * time.Second, 1000},
-		{500, 20 * ms, 1250},
-		{499, 0, 1234}, // it says nothing
-		{499, 10 * time.Second, 1234},
+		{1000, 0, 0, 3000},
+		{1000, 10 * ms, 0, 3000},
+		{1000, 40 * ms, 0, 1250},
+		{1000, 50 * ms, 0, 1000},
+		{2000, 50 * ms, 0, 2000},
+		{2000, 80 * ms, 0, 1250},
+		{2000, 10 * time.Second, 0, 1000},
+		{500, 20 * ms, 0, 1250},
+		{499, 0, 0, 1234}, // it says nothing
+		{499, 10 * time.Second, 0, 1234},
+		// Most of the time is the way to the store.
+		{1000, 60 * ms, 50 * ms, 5000},
+		{1000, 55 * ms, 50 * ms, 6000},
+		{1000, 50 * ms, 50 * ms, 6000},
+		{6000, 110 * ms, 50 * ms, 5000},
+		{1000, 14 * ms, 10 * ms, 5000},
+		{5000, 30 * ms, 10 * ms, 5000},
+		// It takes its time for what it is sent.
+		{1000, 100 * ms, 20 * ms, 1000},
+		{2000, 100 * ms, 20 * ms, 1000},
+		{2000, 45 * ms, 1 * ms, 2222},
 	} {
-		if got := nextLimit(1234, 1000, c.size, c.took); got != c.want {
-			t.Errorf("%d in %v: %d, want %d", c.size, c.took, got, c.want)
+		if got := nextLimit(1234, 1000, c.size, c.took, c.distance); got != c.want {
+			t.Errorf("%d in %v, %v away: %d, want %d", c.size, c.took, c.distance, got, c.want)
 		}
 	}
 }
@@ -153,13 +164,24 @@ func TestBatchesGrow(t *testing.T) {
 		full := "o:" + strings.Repeat("x", 1000)
 		r.send(a, full)
 		pass(time.Second)
-		same(t, "after a quick one", limit(), 2000)
+		same(t, "after a quick one", limit(), 3000)
+		distance := 50 * time.Millisecond
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			time.Sleep(took)
+			out := acceptAll(b)
+			out.Distance = distance
+			return out
+		})
+		took = 60 * time.Millisecond
+		r.send(a, full)
+		pass(time.Second)
+		same(t, "after one whose time was the way", limit(), 5130)
 		r.send(a, "o:small")
 		took = time.Second
 		r.send(a, full)
 		pass(3 * time.Second)
 		same(t, "after a slow one", limit(), 1000)
-		took = 40 * time.Millisecond
+		took, distance = 40*time.Millisecond, 0
 		r.send(a, full)
 		pass(time.Second)
 		grown := limit()

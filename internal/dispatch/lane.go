@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,14 @@ type slot struct {
 	refused bool      // some of its lines bear FlagRefused
 	parked  bool      // it belongs to a parkedStream
 }
+
+const (
+	// warmFor is for how long a lane, or a lane of the spool, keeps its memory, some MiB, when
+	// nothing needs it.
+	warmFor = 10 * time.Second
+	// smallText is as much text as a batch may have memory for at all times.
+	smallText = 256 << 10
+)
 
 // waiter is a goroutine that waits in Reserve.
 type waiter struct{ granted chan *slot } // room for one
@@ -51,7 +60,11 @@ type lane struct {
 	made     int
 	limit    int // from which a batch is full
 	// claimed: the one batch in the queue is as good as in the sender's hand.
-	claimed  bool
+	claimed bool
+	// used is the most text of a batch since the last look at what memory is needed; warm is when
+	// to look again, zero while no batch has more than a little.
+	used     int
+	warm     time.Time
 	waiters  []*waiter // first come, first served
 	spare    []*waiter
 	wakeOn   wakeOn
@@ -249,6 +262,10 @@ func (l *lane) next(now time.Time) (step, time.Time) {
 		v.full = n > 1 || l.queue[0].size >= l.limit
 	}
 	todo, until := decide(v)
+	l.coolDown(now)
+	if !l.warm.IsZero() && (until.IsZero() || l.warm.Before(until)) {
+		until = l.warm
+	}
 	l.claimed = false
 	l.wakeOn = wakeNever
 	switch {
@@ -311,7 +328,7 @@ func (l *lane) send(ctx context.Context) {
 	switch {
 	case !sl.Pending():
 		if out.Err == nil && l.fails == 0 {
-			l.adapt(sl.size, now.Sub(asked))
+			l.adapt(sl.size, now.Sub(asked), out.Distance)
 		}
 		l.succeed(now, out.Kept)
 		l.release()
@@ -321,37 +338,56 @@ func (l *lane) send(ctx context.Context) {
 }
 
 // adapt brings the limit up to date, after a batch of which the store has taken all.
-func (l *lane) adapt(size int, took time.Duration) {
+func (l *lane) adapt(size int, took, distance time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, size, took)
+	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, size, took, distance)
 }
 
 // release makes the batch in hand, which is done, free for readers.
 func (l *lane) release() {
 	sl := l.hand
+	used := len(sl.Text)
 	sl.Reset()
-	// One giant line must not cost its memory for ever. A line takes as much in
-	// Lines as its overhead counts in Size.
-	if most := 2 * limitFactor * l.d.cfg.BatchBytes; cap(sl.Text) > most {
-		sl.Batch = entry.Batch{}
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.hand = nil
 	sl.since, sl.size, sl.refused = time.Time{}, 0, false
 	l.free = append(l.free, sl)
+	l.used = max(l.used, used)
+	if l.warm.IsZero() && cap(sl.Text) > smallText {
+		l.warm = time.Now().Add(warmFor)
+	}
 	l.publishParked()
 	l.noteEmpty()
 	l.grant()
 }
 
-// coolDown gives back the memory of the batches that are free.
-func (l *lane) coolDown() {
+// dropFree gives back the memory of the batches that are free.
+func (l *lane) dropFree() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, sl := range l.free {
 		sl.Batch = entry.Batch{}
+	}
+}
+
+// coolDown gives back the memory of free batches, once it is time, that is much more than any
+// batch has needed for warmFor: what a backlog takes, or a giant line, is not kept for ever.
+// Called with mu held.
+func (l *lane) coolDown(now time.Time) {
+	if l.warm.IsZero() || now.Before(l.warm) {
+		return
+	}
+	needed := max(smallText, 4*l.used)
+	l.used, l.warm = 0, time.Time{}
+	for _, sl := range l.free {
+		if cap(sl.Text) > needed {
+			sl.Batch = entry.Batch{}
+		}
+	}
+	if l.made > len(l.free) || slices.ContainsFunc(l.free, func(sl *slot) bool { return cap(sl.Text) > smallText }) {
+		l.warm = now.Add(warmFor)
 	}
 }
 

@@ -273,7 +273,7 @@ func (w *world) Push(ctx context.Context, b *entry.Batch, progress func(context.
 		}
 	}
 	if !undelivered {
-		return entry.Outcome{}
+		return entry.Outcome{Distance: time.Duration(rnd.IntN(70)) * time.Millisecond}
 	}
 	return entry.Outcome{Err: errors.New("some parts")}
 }
@@ -399,7 +399,7 @@ func (w *world) checkAttempt(lane int, b *entry.Batch) {
 		if most := w.plan.cap + w.plan.batchBytes + biggestRead; h.ParkedBytes > most {
 			w.wrong("lane %d has parked %d bytes of %d", i, h.ParkedBytes, most)
 		}
-		if most := w.plan.batches * (w.plan.batchBytes + biggestRead); h.PendingBytes > most {
+		if most := w.plan.batches * (limitFactor*w.plan.batchBytes + biggestRead); h.PendingBytes > most {
 			w.wrong("lane %d has %d bytes of %d waiting", i, h.PendingBytes, most)
 		}
 	}

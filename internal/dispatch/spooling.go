@@ -17,9 +17,6 @@ const (
 	spoolRetry = time.Second
 	// asidePatience is for how long what is in the side is waited for.
 	asidePatience = time.Hour
-	// warmFor is for how long a lane of the spool keeps its memory, some MiB, when
-	// nothing has come. Outages are rare.
-	warmFor = 10 * time.Second
 )
 
 // spooling stands between the lanes and the sink. What the store does not take it
@@ -451,7 +448,7 @@ func (s *spooling) coolDown(l *spoolLane) {
 	l.keeping.Lock()
 	l.out = nil
 	l.keeping.Unlock()
-	s.back.lanes[l.index].coolDown()
+	s.back.lanes[l.index].dropFree()
 }
 
 // hand copies a frame's lines behind those of a batch, and numbers its parts.

@@ -90,7 +90,7 @@ func streamsOf(n int) *entry.Batch {
 	return b
 }
 
-// TestFlights: a store that waits for eight requests before it answers any gets them.
+// TestFlights: a store that waits for maxFlights requests before it answers any gets them.
 func TestFlights(t *testing.T) {
 	bothWays(t, func(t *testing.T, store, ours *tls.Config) {
 		var mu sync.Mutex
@@ -354,6 +354,89 @@ func TestWindow(t *testing.T) {
 	w.note(kindPause, 0, true, start.Add(lowFor-1))
 	grows(start.Add(lowFor), maxFlights/4)
 	grows(start.Add(2*lowFor), maxFlights)
+}
+
+// TestDistance: the shortest time of an answer of late, of those that accept.
+func TestDistance(t *testing.T) {
+	const ms = time.Millisecond
+	w := window{n: 1, most: 1}
+	at := start
+	note := func(k kind, took time.Duration) { w.note(k, took, false, at) }
+	is := func(want time.Duration) {
+		t.Helper()
+		if got := w.distance(at); got != want {
+			t.Errorf("after %v: %v away, want %v", at.Sub(start), got, want)
+		}
+	}
+	is(0)
+	note(kindAccepted, 50*ms)
+	note(kindAccepted, 70*ms)
+	note(kindRetry, ms)
+	note(kindPause, ms)
+	is(50 * ms)
+	at = at.Add(nearestFor - 1)
+	note(kindAccepted, 40*ms)
+	at = at.Add(1) // what has come until now still counts, for as long again
+	note(kindAccepted, 90*ms)
+	is(40 * ms)
+	at = at.Add(nearestFor)
+	is(90 * ms)
+	at = at.Add(2 * nearestFor)
+	is(0)
+	note(kindAccepted, 60*ms)
+	is(60 * ms)
+}
+
+// TestDistanceIsTold: where several requests were on their way at once, and a larger batch would have
+// made more of them.
+func TestDistanceIsTold(t *testing.T) {
+	r := newRig(t, nil, func(c *Config) { c.BatchBytes = 1000 })
+	r.slow(1, nobody, nobody)
+	r.c.window.most = maxFlights
+	told := func(b *entry.Batch) bool {
+		t.Helper()
+		out := r.push(b)
+		r.accepted(b, out)
+		if out.Distance != 0 && out.Distance != r.c.window.distance(time.Now()) {
+			t.Errorf("%v away, not %v", out.Distance, r.c.window.distance(time.Now()))
+		}
+		return out.Distance > 0
+	}
+	if told(batchOf(labelled("0"), line(start, "x"))) {
+		t.Error("of one request")
+	}
+	if told(streamsOf(1)) || !told(streamsOf(5)) {
+		t.Error("not of many requests, or of one")
+	}
+	b := streamsOf(5)
+	appendSection(b, labelled("loud"), line(start, strings.Repeat("x", 600)), line(start, strings.Repeat("y", 600)))
+	if told(b) {
+		t.Error("of requests of which two are of one stream, and are most")
+	}
+	r.c.window.n, r.c.window.most = 1, 1
+	if told(streamsOf(5)) {
+		t.Error("of requests one by one")
+	}
+}
+
+// TestRounds: streams that take several requests each have them sent in turns, so that they are on
+// their way at once.
+func TestRounds(t *testing.T) {
+	r := newRig(t, nil, func(c *Config) { c.BatchBytes = 200 })
+	var names []string
+	r.slow(maxFlights, func(payload []byte) {
+		s := decode(t, payload).Streams[0]
+		names = append(names, s.Labels[len(`{container_name="`):][:1]+s.Entries[0].Line[:1])
+	}, nobody)
+	b := new(entry.Batch)
+	for _, name := range []string{"a", "b", "c"} {
+		appendSection(b, labelled(name), line(start, strings.Repeat("1", 150)), line(start, strings.Repeat("2", 150)), line(start, strings.Repeat("3", 150)))
+	}
+	appendSection(b, labelled("d"), line(start, "1"))
+	r.accepted(b, r.push(b))
+	if want := []string{"a1", "b1", "c1", "d1", "a2", "b2", "c2", "a3", "b3", "c3"}; !slices.Equal(names, want) {
+		t.Errorf("sent %v, want %v", names, want)
+	}
 }
 
 // TestWindowOpens: a store that nothing is known of gets one request, then more and more.

@@ -2,6 +2,7 @@ package loki
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"time"
 
@@ -63,6 +64,7 @@ type span struct {
 type request struct {
 	from, to int32
 	split    int32 // index in lane.splits of the search it belongs to, -1: none
+	round    int32 // how many requests of its stream share made before it
 	again    uint8 // how often its lines were sent again for numbers that do not add up
 }
 
@@ -243,6 +245,16 @@ func (l *lane) metaLen(st *stream, p *part) int {
 	return int(p.metz - p.meta)
 }
 
+// lopsided reports whether one stream has most of the bytes: its requests are sent one after the
+// other, so that a larger batch would take the longer.
+func (l *lane) lopsided() bool {
+	most, all := 0, 0
+	for i := range l.streams {
+		most, all = max(most, l.streams[i].size), all+l.streams[i].size
+	}
+	return most > all/2
+}
+
 // line is the line at a place.
 func (l *lane) line(pos int32) *entry.Line { return &l.b.Lines[l.lines[pos]] }
 
@@ -350,7 +362,8 @@ func (l *lane) add(from int, split int32, again uint8) {
 	}
 }
 
-// share makes the first requests: as planned, no larger than limit.
+// share makes the first requests: as planned, no larger than limit. Those of streams that are
+// larger come in rounds, one of each stream, since two of one are never on their way at once.
 func (l *lane) share(limit int) {
 	at := int32(0)
 	for _, end := range l.ends {
@@ -369,6 +382,7 @@ func (l *lane) share(limit int) {
 		}
 		l.add(from, -1, 0)
 	}
+	slices.SortStableFunc(l.stack, func(a, b request) int { return cmp.Compare(a.round, b.round) })
 	slices.Reverse(l.stack) // the last is taken first
 }
 
@@ -380,10 +394,13 @@ func (l *lane) cutStream(id int32, limit int) {
 		return
 	}
 	cur := span{stream: id, lo: st.lo, hi: st.lo}
+	round := int32(0)
 	emit := func() {
 		if cur.n > 0 {
 			l.spans = append(l.spans, cur)
 			l.add(len(l.spans)-1, -1, 0)
+			l.stack[len(l.stack)-1].round = round
+			round++
 		}
 		cur = span{stream: id, lo: cur.hi, hi: cur.hi}
 	}

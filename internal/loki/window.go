@@ -8,7 +8,7 @@ import (
 const (
 	// maxFlights is how many requests of a lane are on their way at once at most. There is one
 	// where the store answers before the next is encoded.
-	maxFlights = 8
+	maxFlights = 16
 	// Answers that take less than quickAnswer let the window grow, those that take more than
 	// slowAnswer let it shrink: on a thin line, and from a store with too much to do, they take
 	// the longer the more there are at once. Dispatch gives up after a second.
@@ -16,6 +16,8 @@ const (
 	// lowFor is for how long the window grows to half at most of what it was when the store failed: one
 	// that takes only so many requests at once would fail again and again.
 	lowFor = time.Minute
+	// nearestFor is for how long the shortest time of an answer counts at least; at most twice as long.
+	nearestFor = 30 * time.Second
 )
 
 // window is how many requests each lane may have on their way. Safe for concurrent use.
@@ -26,6 +28,9 @@ type window struct {
 	// Until then it is half of what it was when the store failed, at most.
 	until time.Time
 	half  int
+	// The shortest times of an answer since a moment, and in the nearestFor before; 0: there was none.
+	shortest, before time.Duration
+	since            time.Time
 }
 
 func (w *window) get() int {
@@ -47,6 +52,37 @@ func (w *window) note(k kind, took time.Duration, narrow bool, now time.Time) {
 		most = w.half
 	}
 	w.n = min(nextWindow(w.n, k, took, narrow), most)
+	if k == kindAccepted {
+		w.turn(now)
+		w.shortest = shorter(w.shortest, took)
+	}
+}
+
+// distance is how long the store takes to answer however little it is sent: the shortest time of
+// an answer of late. 0: there was none.
+func (w *window) distance(now time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turn(now)
+	return shorter(w.shortest, w.before)
+}
+
+// turn forgets times that are too old. Called with mu held.
+func (w *window) turn(now time.Time) {
+	switch age := now.Sub(w.since); {
+	case age >= 2*nearestFor:
+		w.shortest, w.before, w.since = 0, 0, now
+	case age >= nearestFor:
+		w.shortest, w.before, w.since = 0, w.shortest, now
+	}
+}
+
+// shorter gives the shorter of two times, of those that are known.
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // failed reports whether a verdict is on the store, and not on what was sent.
