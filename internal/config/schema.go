@@ -207,7 +207,7 @@ func schema() []key {
 			"Longest time that a line waits for others to fill its batch. Less is faster, more is fewer requests."),
 		one("sinks.loki.batch_bytes", "1MiB", size(64<<10, 3<<20, ""),
 			func(c *Config) *int { return &loki(c).BatchBytes },
-			"The largest request, before compression. A batch, which is what is kept in memory and in the spool, is as large, and up to twice as large while the store is quick. The store takes 4 MiB by default."),
+			"The largest request, before compression. A batch, which is what is kept in memory and in the spool, is as large, and up to three times as large while the store is quick, six times where it is far away (6 MiB at most). The store takes 4 MiB by default."),
 		one("sinks.loki.timeout", "10s", duration(100*time.Millisecond, 5*time.Minute, ""),
 			func(c *Config) *time.Duration { return &loki(c).Timeout },
 			"How long a request may take before it is given up and sent again. Where there is a spool, what is read does not wait for that: after a second of silence it goes there."),

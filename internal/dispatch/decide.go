@@ -71,8 +71,9 @@ func decide(v view) (step, time.Time) {
 
 const (
 	// Config.BatchBytes times nearFactor is the most that a batch has; times limitFactor where the
-	// store is far away.
+	// store is far away; and not more than mostBytes, unless BatchBytes is.
 	nearFactor, limitFactor = 3, 6
+	mostBytes               = 6 << 20
 	// batchTime is how long a batch may be under way for the next to be larger: a line of a
 	// quiet container waits for two. The store's distance does not count where it is most of the time.
 	batchTime = 50 * time.Millisecond
@@ -92,7 +93,7 @@ func nextLimit(limit, least, size int, took, distance time.Duration) int {
 	}
 	near := in(batchTime, took, nearFactor)
 	far := in(min(batchTime, 2*distance), took-distance, limitFactor)
-	return int(max(near, far, float64(least)))
+	return int(max(min(max(near, far), mostBytes), float64(least)))
 }
 
 // Pauses between attempts (loki-facts: 0.25 s to 10 s with jitter; what only a

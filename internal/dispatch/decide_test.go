@@ -109,6 +109,11 @@ func TestTrouble(t *testing.T) {
 
 func TestNextLimit(t *testing.T) {
 	const ms = time.Millisecond
+	for least, want := range map[int]int{1 << 20: 6 << 20, 3 << 20: mostBytes, 9 << 20: 9 << 20} {
+		if got := nextLimit(least, least, least, 51*ms, 50*ms); got != want {
+			t.Errorf("at most %d of %d, want %d", got, least, want)
+		}
+	}
 	for _, c := range []struct {
 		size           int
 		took, distance time.Duration
