@@ -79,7 +79,7 @@ func TestPause(t *testing.T) {
 
 func TestTrouble(t *testing.T) {
 	now := time.Now()
-	tr := newTrouble(2, time.Minute)
+	tr := newTrouble(2)
 	expect := func(what string, got, want bool) {
 		t.Helper()
 		if got != want {
@@ -105,6 +105,12 @@ func TestTrouble(t *testing.T) {
 	expect("ends unsaid", end(0, 15*time.Second), false)
 	expect("again later", tr.begin(0, false, now.Add(70*time.Second)), true)
 	expect("ends", end(0, 75*time.Second), true)
+	expect("and soon after that", tr.begin(0, false, now.Add(80*time.Second)), false)
+	expect("in the second lane, too", tr.begin(1, true, now.Add(84*time.Second)), false)
+	expect("lasts", tr.begin(0, false, now.Add(85*time.Second)), true)
+	expect("is one of configuration, too", tr.begin(1, true, now.Add(85*time.Second)), true)
+	expect("one lane ends", end(0, 85*time.Second), false)
+	expect("both end", end(1, 85*time.Second), true)
 }
 
 func TestNextLimit(t *testing.T) {

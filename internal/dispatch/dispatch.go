@@ -148,10 +148,10 @@ func New(cfg Config) *Dispatcher {
 		metrics:      newMetrics(),
 		drained:      make(chan struct{}, 1),
 		random:       cfg.Random,
-		storeTrouble: newTrouble(cfg.Lanes, 0),
-		heldTrouble:  newTrouble(cfg.Lanes, repeatEvery),
-		ackTrouble:   newTrouble(cfg.Lanes, 0),
-		deadTrouble:  newTrouble(cfg.Lanes, 0),
+		storeTrouble: newTrouble(cfg.Lanes),
+		heldTrouble:  newTrouble(cfg.Lanes),
+		ackTrouble:   newTrouble(cfg.Lanes),
+		deadTrouble:  newTrouble(cfg.Lanes),
 	}
 	for i := range cfg.Lanes {
 		d.lanes = append(d.lanes, newLane(d, i))

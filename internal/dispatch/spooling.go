@@ -113,7 +113,7 @@ func newSpooling(d *Dispatcher) *spooling {
 	cfg := d.cfg
 	s := &spooling{
 		sink: cfg.Sink, d: d, parts: make(map[uint64]*frame),
-		begun: newTrouble(cfg.Spool.Lanes(), 0), unread: newTrouble(cfg.Spool.Lanes(), repeatEvery),
+		begun: newTrouble(cfg.Spool.Lanes()), unread: newTrouble(cfg.Spool.Lanes()),
 		used: make(chan struct{}),
 	}
 	s.use = sync.OnceFunc(func() { close(s.used) })

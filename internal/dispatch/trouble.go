@@ -5,46 +5,48 @@ import (
 	"time"
 )
 
-// repeatEvery is how often something that stays or comes back is said again.
-const repeatEvery = time.Minute
+const (
+	// repeatEvery is how often something that stays or comes back is said again.
+	repeatEvery = time.Minute
+	// lasting is for how long something that came back sooner goes wrong until it is said all the
+	// same: a store that limits the rate refuses and accepts several times a second.
+	lasting = 5 * time.Second
+)
 
 // trouble is something that goes wrong for a while in some of the lanes. It
-// tells who is to say so: the lane in which it begins, and the last one in which
+// tells who is to say so: a lane in which it goes wrong, and the last one in which
 // it ends. Safe for concurrent use.
 type trouble struct {
-	every time.Duration // at least, from one beginning that is said to the next
-
 	mu     sync.Mutex
 	lanes  []bool // in which it goes wrong
 	count  int    // of them
 	since  time.Time
 	said   bool      // the present trouble was said
-	config bool      // and that it is one of configuration
+	config bool      // as one of configuration
 	saidAt time.Time // when something was said last; zero: never
 }
 
-func newTrouble(lanes int, every time.Duration) *trouble {
-	return &trouble{every: every, lanes: make([]bool, lanes)}
-}
+func newTrouble(lanes int) *trouble { return &trouble{lanes: make([]bool, lanes)} }
 
-// begin notes that it goes wrong in a lane, and reports whether to say so: once
+// begin notes that it goes wrong in a lane, or still does, and reports whether to say so: once
 // for all lanes, and once more when it turns out to be one of configuration.
 func (t *trouble) begin(lane int, config bool, now time.Time) (say bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.count == 0 {
-		t.since, t.config = now, config
-		t.said = t.saidAt.IsZero() || now.Sub(t.saidAt) >= t.every
-		say = t.said
-	} else if config && !t.config && t.said {
-		t.config, say = true, true
+		t.since, t.said, t.config = now, false, false
+	}
+	if t.said {
+		say = config && !t.config
+	} else {
+		say = t.saidAt.IsZero() || now.Sub(t.saidAt) >= repeatEvery || now.Sub(t.since) >= lasting
 	}
 	if !t.lanes[lane] {
 		t.lanes[lane] = true
 		t.count++
 	}
 	if say {
-		t.saidAt = now
+		t.said, t.config, t.saidAt = true, config, now
 	}
 	return say
 }
