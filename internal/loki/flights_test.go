@@ -419,6 +419,36 @@ func TestDistanceIsTold(t *testing.T) {
 	}
 }
 
+// TestCutsBetweenParts: what the store has taken of a stream with several requests is not sent
+// again when it refuses the next.
+func TestCutsBetweenParts(t *testing.T) {
+	r := newRig(t, nil, func(c *Config) { c.BatchBytes = 300 })
+	b := new(entry.Batch)
+	src := labelled("a")
+	text := func(s string) string { return strings.Repeat(s, 50) }
+	appendSection(b, src, line(start, text("1")), line(start, text("2")))
+	appendSection(b, src, line(start, text("3")), line(start, text("4")))
+	appendSection(b, src, line(start, text("5")), line(start, text("6")), line(start, text("7")), line(start, text("8")), line(start, text("9")))
+	var sent []string
+	r.slow(1, func(payload []byte) {
+		var of strings.Builder
+		for _, e := range decode(t, payload).Streams[0].Entries {
+			of.WriteString(e.Line[:1])
+		}
+		sent = append(sent, of.String())
+	}, nobody)
+	r.srv.Next(lokitest.Fault{}, lokitest.Fault{Status: 429})
+	if out := r.push(b); out.Err == nil {
+		t.Fatal("no error")
+	}
+	r.states(b, entry.PartAccepted, entry.PartPending, entry.PartPending)
+	r.accepted(b, r.push(b))
+	// A part that is larger than a request is cut.
+	if want := []string{"12", "34", "34", "567", "89"}; !slices.Equal(sent, want) {
+		t.Errorf("sent %v, want %v", sent, want)
+	}
+}
+
 // TestRounds: streams that take several requests each have them sent in turns, so that they are on
 // their way at once.
 func TestRounds(t *testing.T) {

@@ -386,7 +386,8 @@ func (l *lane) share(limit int) {
 	slices.Reverse(l.stack) // the last is taken first
 }
 
-// cutStream makes requests of the lines of one stream, in order. A line that is
+// cutStream makes requests of the lines of one stream, in order. Where it can it cuts between
+// two parts: of a part in two requests all lines are sent again if only the first is accepted. A line that is
 // larger than limit has a request of its own.
 func (l *lane) cutStream(id int32, limit int) {
 	st := &l.streams[id]
@@ -407,6 +408,7 @@ func (l *lane) cutStream(id int32, limit int) {
 	for pi := st.first; pi >= 0; pi = l.parts[pi].next {
 		p := &l.parts[pi]
 		meta := l.metaLen(st, p)
+		before := cur // without lines of this part
 		for pos := p.lo; pos < p.hi; pos++ {
 			ln := l.line(pos)
 			m := meta
@@ -414,6 +416,12 @@ func (l *lane) cutStream(id int32, limit int) {
 				m += len(partialMetadata)
 			}
 			n := entrySize(ln.Time, int(ln.Len), m)
+			if streamSize(len(st.text), cur.size+n) > limit && cur.lo < p.lo {
+				all := cur
+				cur = before
+				emit()
+				cur.hi, cur.size, cur.n = all.hi, all.size-before.size, all.n-before.n
+			}
 			if streamSize(len(st.text), cur.size+n) > limit {
 				emit()
 			}
