@@ -157,9 +157,22 @@ func TestNothingIsLost(t *testing.T) {
 			at = at.Add(rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Minute, 40 * time.Minute}).Draw(rt, "pass"))
 			clock.Store(at.UnixNano())
 		}
+		place := map[string]int{} // in all
+		for i, s := range all {
+			place[s.text] = i
+		}
 		stored := map[string]int{}
+		latest := map[string]int{} // by stream
 		for _, l := range srv.Lines() {
-			stored[l.Text]++
+			if stored[l.Text]++; stored[l.Text] > 1 {
+				continue // what was sent again
+			}
+			i := place[l.Text]
+			stream := all[i].stream
+			if i < latest[stream] {
+				rt.Fatalf("%q is stored after %q", l.Text, all[latest[stream]].text)
+			}
+			latest[stream] = i
 		}
 		for _, s := range all {
 			if stored[s.text] == 0 && !s.refused {
