@@ -905,46 +905,58 @@ func TestRunEndsWhileDeadLettersFail(t *testing.T) {
 // TestMemoryIsGivenBack: what a backlog has taken, or a giant line, is not kept by batches that need
 // much less, whether any come or not.
 func TestMemoryIsGivenBack(t *testing.T) {
-	large := "o:" + strings.Repeat("x", 5*smallText)
-	start := func(t *testing.T) (r *rig, src *entry.Source, kept func() int) {
-		r = newRig(t, Config{BatchBytes: 1 << 20})
-		src = newSource(1, 0)
+	const size = 5 * smallBatch
+	state := func(r *rig) (kept int, looks bool) {
 		l := r.lanes[0]
-		return r, src, func() (sum int) {
-			for _, sl := range l.free {
-				sum += cap(sl.Text)
-			}
-			return sum
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, sl := range l.free {
+			_, n := sl.Memory()
+			kept += n
 		}
+		return kept, !l.warm.IsZero()
 	}
-	synctest.Test(t, func(t *testing.T) {
-		r, src, kept := start(t)
-		r.send(src, large)
-		pass(warmFor - time.Second)
-		same(t, "kept for a while", kept() >= len(large), true)
-		// The look at the end of that finds that it was needed; the next that it was not.
-		pass(warmFor + 2*time.Second)
-		same(t, "of a lane with nothing to do", kept(), 0)
-		same(t, "looks again", r.lanes[0].warm.IsZero(), true)
-	})
-	synctest.Test(t, func(t *testing.T) {
-		r, src, kept := start(t)
-		for range 4 {
-			r.send(src, large)
-			pass(warmFor / 2)
-		}
-		same(t, "kept while it is used", kept() >= len(large), true)
-		for range 30 {
-			r.send(src, "o:small")
-			pass(warmFor / 10)
-		}
-		same(t, "of a lane with less to do", kept() <= smallText, true)
-		same(t, "looks again", r.lanes[0].warm.IsZero(), true)
-		r.send(src, "o:"+strings.Repeat("x", smallText/2))
-		pass(time.Second)
-		same(t, "looks again after a small one", r.lanes[0].warm.IsZero(), true)
-		same(t, "batches", r.lanes[0].made, 1)
-	})
+	for name, large := range map[string][]string{
+		"a giant line": {"o:" + strings.Repeat("x", size)},
+		"short lines":  slices.Repeat([]string{"o"}, size/24),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{BatchBytes: 1 << 20})
+				r.send(newSource(1, 0), large...)
+				pass(warmFor - time.Second)
+				kept, looks := state(r)
+				same(t, "kept for a while", kept >= size && looks, true)
+				// The look at the end of that finds that it was needed; the next that it was not.
+				pass(warmFor + 2*time.Second)
+				kept, looks = state(r)
+				same(t, "of a lane with nothing to do", kept, 0)
+				same(t, "looks again", looks, false)
+			})
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{BatchBytes: 1 << 20})
+				src := newSource(1, 0)
+				for range 4 {
+					r.send(src, large...)
+					pass(warmFor / 2)
+				}
+				kept, _ := state(r)
+				same(t, "kept while it is used", kept >= size, true)
+				for range 30 {
+					r.send(src, "o:small")
+					pass(warmFor / 10)
+				}
+				kept, looks := state(r)
+				same(t, "of a lane with less to do", kept <= smallBatch, true)
+				same(t, "looks again", looks, false)
+				r.send(src, "o:"+strings.Repeat("x", smallBatch/2))
+				pass(time.Second)
+				_, looks = state(r)
+				same(t, "looks again after a small one", looks, false)
+				same(t, "batches", r.lanes[0].made, 1)
+			})
+		})
+	}
 }
 
 func TestMetrics(t *testing.T) {

@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,8 +22,8 @@ const (
 	// warmFor is for how long a lane, or a lane of the spool, keeps its memory, some MiB, when
 	// nothing needs it.
 	warmFor = 10 * time.Second
-	// smallText is as much text as a batch may have memory for at all times.
-	smallText = 256 << 10
+	// smallBatch is as much memory as a batch may have at all times (entry.Batch.Memory), in bytes.
+	smallBatch = 256 << 10
 )
 
 // waiter is a goroutine that waits in Reserve.
@@ -61,8 +60,8 @@ type lane struct {
 	limit    int // from which a batch is full
 	// claimed: the one batch in the queue is as good as in the sender's hand.
 	claimed bool
-	// used is the most text of a batch since the last look at what memory is needed; warm is when
-	// to look again, zero while no batch has more than a little.
+	// used is the most memory that a batch has needed since the last look at that; warm is when to
+	// look again, zero while no batch has more than a little.
 	used     int
 	warm     time.Time
 	waiters  []*waiter // first come, first served
@@ -347,7 +346,7 @@ func (l *lane) adapt(size int, took, distance time.Duration) {
 // release makes the batch in hand, which is done, free for readers.
 func (l *lane) release() {
 	sl := l.hand
-	used := len(sl.Text)
+	used, kept := sl.Memory()
 	sl.Reset()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -355,7 +354,7 @@ func (l *lane) release() {
 	sl.since, sl.size, sl.refused = time.Time{}, 0, false
 	l.free = append(l.free, sl)
 	l.used = max(l.used, used)
-	if l.warm.IsZero() && cap(sl.Text) > smallText {
+	if l.warm.IsZero() && kept > smallBatch {
 		l.warm = time.Now().Add(warmFor)
 	}
 	l.publishParked()
@@ -379,14 +378,17 @@ func (l *lane) coolDown(now time.Time) {
 	if l.warm.IsZero() || now.Before(l.warm) {
 		return
 	}
-	needed := max(smallText, 4*l.used)
+	enough := max(smallBatch, 4*l.used)
 	l.used, l.warm = 0, time.Time{}
+	large := l.made > len(l.free) // or may be: those that are in use
 	for _, sl := range l.free {
-		if cap(sl.Text) > needed {
-			sl.Batch = entry.Batch{}
+		_, kept := sl.Memory()
+		if kept > enough {
+			sl.Batch, kept = entry.Batch{}, 0
 		}
+		large = large || kept > smallBatch
 	}
-	if l.made > len(l.free) || slices.ContainsFunc(l.free, func(sl *slot) bool { return cap(sl.Text) > smallText }) {
+	if large {
 		l.warm = now.Add(warmFor)
 	}
 }

@@ -3,6 +3,7 @@ package entry
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Source is one log as the way behind the monitors sees it: what its lines are
@@ -178,6 +179,13 @@ const pairOverhead = 6
 // Size is the approximate size of the batch in a request, in bytes; metadata counts once End has
 // closed the section. Exact limits are the sink's to keep.
 func (b *Batch) Size() int { return len(b.Text) + lineOverhead*len(b.Lines) + b.metadata }
+
+// Memory gives how much memory the text and the lines of the batch take, and how much there is for
+// them, in bytes.
+func (b *Batch) Memory() (used, kept int) {
+	const line = int(unsafe.Sizeof(Line{}))
+	return len(b.Text) + line*len(b.Lines), cap(b.Text) + line*cap(b.Lines)
+}
 
 // Begin opens a section for lines of src. Every Begin is followed by an End
 // before the next Begin.
