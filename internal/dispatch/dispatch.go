@@ -51,7 +51,9 @@ const (
 	DefaultLanes          = 2
 	DefaultBatchBytes     = 1 << 20
 	DefaultBatchesPerLane = 2
-	DefaultParkedBytes    = 8 << 20
+	// DefaultParkedBytes is more than what the batches of a lane have when they are as large as they
+	// get (mostBytes): one stream that is refused does not stop the others, whatever was read of it.
+	DefaultParkedBytes = 16 << 20
 )
 
 // Config is what a Dispatcher is made of. A number that is zero means its
@@ -60,8 +62,8 @@ type Config struct {
 	// Lanes is the number of ordered lanes, and so of batches under way.
 	Lanes int
 	// BatchBytes is the size (entry.Batch.Size) from which a batch is full, at least; that of
-	// a lane's batches is up to twice as much as long as they take no time (see nextLimit).
-	// Readers stop appending there; a batch is larger by one line at most.
+	// a lane's batches grows with what the store takes in a short time (see nextLimit).
+	// Readers stop appending there; a batch is larger by one reading at most.
 	BatchBytes int
 	// BatchWait is the least time between the departures of two batches of a
 	// lane of which the later is not full; zero: none. The function BatchWait gives it for a tick.

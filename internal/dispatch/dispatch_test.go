@@ -721,6 +721,43 @@ func TestSameLabelsStayInOrder(t *testing.T) {
 	})
 }
 
+// TestOneHeldStreamOfLargeBatches: where the store is far away and batches are as large as they get, a lane
+// that had nothing but lines of one stream when that was refused goes on with the others.
+func TestOneHeldStreamOfLargeBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const distance = 50 * time.Millisecond
+		r := newRig(t, Config{})
+		var held atomic.Bool
+		a, b := newSource(1, 0), newSource(2, 0)
+		hold := holdSource(a, &held)
+		r.setPush(func(ctx context.Context, batch *entry.Batch) entry.Outcome {
+			time.Sleep(distance)
+			out := hold(ctx, batch)
+			out.Distance = distance
+			return out
+		})
+		r.send(b, "o:"+strings.Repeat("x", DefaultBatchBytes))
+		pass(time.Second)
+		held.Store(true)
+		for range DefaultBatchesPerLane {
+			batch, err := r.Reserve(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, "size", batch.Limit, mostBytes)
+			for batch.Size() < batch.Limit {
+				r.fill(batch, a, "o:"+strings.Repeat("x", 256<<10))
+			}
+			r.Submit(0, batch)
+		}
+		pass(time.Second)
+		same(t, "all is parked", r.Health()[0].ParkedBytes > DefaultBatchesPerLane*mostBytes, true)
+		r.send(b, "o:b")
+		pass(time.Second)
+		same(t, "other lines delivered", b.Stats.Delivered.Load(), 2)
+	})
+}
+
 func TestTooMuchParkedStopsTheLane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{BatchBytes: 100, ParkedBytes: 200})

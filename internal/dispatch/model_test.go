@@ -396,7 +396,7 @@ func (w *world) checkAttempt(lane int, b *entry.Batch) {
 		}
 	}
 	for i, h := range w.d.Health() {
-		if most := w.plan.cap + w.plan.batchBytes + biggestRead; h.ParkedBytes > most {
+		if most := w.plan.cap + limitFactor*w.plan.batchBytes + biggestRead; h.ParkedBytes > most {
 			w.wrong("lane %d has parked %d bytes of %d", i, h.ParkedBytes, most)
 		}
 		if most := w.plan.batches * (limitFactor*w.plan.batchBytes + biggestRead); h.PendingBytes > most {
