@@ -215,7 +215,7 @@ func (a *attempt) plan(b *entry.Batch) {
 		}
 	}
 	l.order, l.ends = plan(l.travellers, now, c.cfg.BatchBytes, l.order, l.ends)
-	l.share(c.cfg.BatchBytes)
+	l.share(c.cfg.BatchBytes, c.window.get() > 1)
 }
 
 // badLabels says why no store takes a set of labels, or "". Limits that can be

@@ -1078,7 +1078,7 @@ func TestEncodesAhead(t *testing.T) {
 		l.collect(b, true)
 		l.fill()
 		l.order, l.ends = []int32{0, 1}, []int32{1, 2}
-		l.share(defaultBatchBytes)
+		l.share(defaultBatchBytes, false)
 		r := l.stack[1]
 		l.stack = l.stack[:1]
 		return l, r

@@ -450,22 +450,28 @@ func TestCutsBetweenParts(t *testing.T) {
 }
 
 // TestRounds: streams that take several requests each have them sent in turns, so that they are on
-// their way at once.
+// their way at once; but not where requests are sent one by one.
 func TestRounds(t *testing.T) {
-	r := newRig(t, nil, func(c *Config) { c.BatchBytes = 200 })
-	var names []string
-	r.slow(maxFlights, func(payload []byte) {
-		s := decode(t, payload).Streams[0]
-		names = append(names, s.Labels[len(`{container_name="`):][:1]+s.Entries[0].Line[:1])
-	}, nobody)
-	b := new(entry.Batch)
-	for _, name := range []string{"a", "b", "c"} {
-		appendSection(b, labelled(name), line(start, strings.Repeat("1", 150)), line(start, strings.Repeat("2", 150)), line(start, strings.Repeat("3", 150)))
-	}
-	appendSection(b, labelled("d"), line(start, "1"))
-	r.accepted(b, r.push(b))
-	if want := []string{"a1", "b1", "c1", "d1", "a2", "b2", "c2", "a3", "b3", "c3"}; !slices.Equal(names, want) {
-		t.Errorf("sent %v, want %v", names, want)
+	for window, want := range map[int][]string{
+		maxFlights: {"a1", "b1", "c1", "d1", "a2", "b2", "c2", "a3", "b3", "c3"},
+		1:          {"a1", "a2", "a3", "b1", "b2", "b3", "c1", "c2", "c3", "d1"},
+	} {
+		r := newRig(t, nil, func(c *Config) { c.BatchBytes = 200 })
+		var names []string
+		r.slow(maxFlights, func(payload []byte) {
+			s := decode(t, payload).Streams[0]
+			names = append(names, s.Labels[len(`{container_name="`):][:1]+s.Entries[0].Line[:1])
+		}, nobody)
+		r.c.window.n, r.c.window.most = window, window
+		b := new(entry.Batch)
+		for _, name := range []string{"a", "b", "c"} {
+			appendSection(b, labelled(name), line(start, strings.Repeat("1", 150)), line(start, strings.Repeat("2", 150)), line(start, strings.Repeat("3", 150)))
+		}
+		appendSection(b, labelled("d"), line(start, "1"))
+		r.accepted(b, r.push(b))
+		if !slices.Equal(names, want) {
+			t.Errorf("%d at once: sent %v, want %v", window, names, want)
+		}
 	}
 }
 

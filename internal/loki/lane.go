@@ -363,8 +363,10 @@ func (l *lane) add(from int, split int32, again uint8) {
 }
 
 // share makes the first requests: as planned, no larger than limit. Those of streams that are
-// larger come in rounds, one of each stream, since two of one are never on their way at once.
-func (l *lane) share(limit int) {
+// larger come in rounds, one of each stream, since two of one are never on their way at once;
+// or, where requests are sent one by one, stream by stream: a section is told of when all of it is
+// accepted, and that is sooner then.
+func (l *lane) share(limit int, rounds bool) {
 	at := int32(0)
 	for _, end := range l.ends {
 		ids := l.order[at:end]
@@ -382,7 +384,9 @@ func (l *lane) share(limit int) {
 		}
 		l.add(from, -1, 0)
 	}
-	slices.SortStableFunc(l.stack, func(a, b request) int { return cmp.Compare(a.round, b.round) })
+	if rounds {
+		slices.SortStableFunc(l.stack, func(a, b request) int { return cmp.Compare(a.round, b.round) })
+	}
 	slices.Reverse(l.stack) // the last is taken first
 }
 
