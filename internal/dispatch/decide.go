@@ -70,29 +70,30 @@ func decide(v view) (step, time.Time) {
 }
 
 const (
-	// Config.BatchBytes times nearFactor is the most that a batch has; times limitFactor where the
-	// store is far away; and not more than mostBytes, unless BatchBytes is.
-	nearFactor, limitFactor = 3, 6
-	mostBytes               = 6 << 20
+	// A batch has at most nearFactor times Config.BatchBytes, farFactor times where the store is
+	// far away; and not more than mostBytes, unless BatchBytes is.
+	nearFactor, farFactor = 3, 6
+	mostBytes             = 6 << 20
 	// batchTime is how long a batch may be under way for the next to be larger: a line of a
-	// quiet container waits for two. The store's distance does not count where it is most of the time.
+	// quiet container waits for two.
 	batchTime = 50 * time.Millisecond
 )
 
 // nextLimit gives the size from which a lane's batches are full, after one of a size has been
-// delivered in a time, by a store at a distance (entry.Outcome): as much as can be in batchTime, within
+// delivered in a time by a store at a distance (entry.Outcome): as much as can be in batchTime, within
 // bounds. The store has several requests of a batch at once, and the next batch comes when all are
-// answered: the larger it is, the less time goes by in waiting. Where that is most of the time more
-// of it costs quiet containers little. What is much smaller than least says nothing.
+// answered: the larger it is, the less time goes by in waiting. The distance is the same for a larger
+// batch, so what is beyond it may take batchTime by itself, as long as a line does not wait for more than
+// three times the distance altogether. A batch that is much smaller than least says nothing.
 func nextLimit(limit, least, size int, took, distance time.Duration) int {
 	if size < least/2 {
 		return limit
 	}
-	in := func(within, took time.Duration, factor int) float64 {
-		return min(float64(size)*float64(within)/float64(max(took, 1)), float64(factor*least))
+	fits := func(within, needed time.Duration, factor int) float64 {
+		return min(float64(size)*float64(within)/float64(max(needed, 1)), float64(factor*least))
 	}
-	near := in(batchTime, took, nearFactor)
-	far := in(min(batchTime, 2*distance), took-distance, limitFactor)
+	near := fits(batchTime, took, nearFactor)
+	far := fits(min(batchTime, 2*distance), took-distance, farFactor)
 	return int(max(min(max(near, far), mostBytes), float64(least)))
 }
 

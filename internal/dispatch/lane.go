@@ -20,7 +20,7 @@ type slot struct {
 
 const (
 	// warmFor is for how long a lane, or a lane of the spool, keeps its memory, some MiB, when
-	// nothing needs it.
+	// nothing needs it; a lane at most twice as long.
 	warmFor = 10 * time.Second
 	// smallBatch is as much memory as a batch may have at all times (entry.Batch.Memory), in bytes.
 	smallBatch = 256 << 10
@@ -50,7 +50,7 @@ type lane struct {
 	mu sync.Mutex
 	// The rest of this group is guarded by mu. The lane's batches, at most
 	// BatchesPerLane (made counts them), are in one place each: waiting, oldest
-	// first, all but the newest full, by the limit of their time; with a reader; in the sender's hand; or
+	// first, and all but the newest were full when they were handed on; with a reader; in the sender's hand; or
 	// free.
 	queue    []*slot
 	reserved *slot
@@ -326,7 +326,7 @@ func (l *lane) send(ctx context.Context) {
 	l.settle(sl, now)
 	switch {
 	case !sl.Pending():
-		if out.Err == nil && l.fails == 0 {
+		if out.Err == nil && !out.Kept && l.fails == 0 {
 			l.adapt(sl.size, now.Sub(asked), out.Distance)
 		}
 		l.succeed(now, out.Kept)
@@ -415,6 +415,7 @@ func (l *lane) fail(out entry.Outcome, now time.Time) {
 	l.paused = now.Add(pause(l.fails, out.Config, out.RetryAfter, l.d.random()))
 	err := reason(out)
 	l.mu.Lock()
+	l.limit = l.d.cfg.BatchBytes // nothing is known of how quick it will be
 	if l.health.FailingSince.IsZero() {
 		l.health.FailingSince = now
 	}

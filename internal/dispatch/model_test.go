@@ -396,10 +396,10 @@ func (w *world) checkAttempt(lane int, b *entry.Batch) {
 		}
 	}
 	for i, h := range w.d.Health() {
-		if most := w.plan.cap + limitFactor*w.plan.batchBytes + biggestRead; h.ParkedBytes > most {
+		if most := w.plan.cap + farFactor*w.plan.batchBytes + biggestRead; h.ParkedBytes > most {
 			w.wrong("lane %d has parked %d bytes of %d", i, h.ParkedBytes, most)
 		}
-		if most := w.plan.batches * (limitFactor*w.plan.batchBytes + biggestRead); h.PendingBytes > most {
+		if most := w.plan.batches * (farFactor*w.plan.batchBytes + biggestRead); h.PendingBytes > most {
 			w.wrong("lane %d has %d bytes of %d waiting", i, h.PendingBytes, most)
 		}
 	}
@@ -622,7 +622,7 @@ func (w *world) append(ctx context.Context, lane int, fill func(*entry.Batch)) b
 	if len(w.batches[lane]) > w.plan.batches {
 		w.wrong("lane %d has more than %d batches", lane, w.plan.batches)
 	}
-	if b.Limit < w.plan.batchBytes || b.Limit > limitFactor*w.plan.batchBytes || b.Size() >= b.Limit {
+	if b.Limit < w.plan.batchBytes || b.Limit > farFactor*w.plan.batchBytes || b.Size() >= b.Limit {
 		w.wrong("lane %d gave a full batch: %d of %d", lane, b.Size(), b.Limit)
 	}
 	w.mu.Unlock()

@@ -306,8 +306,7 @@ type Outcome struct {
 	// RetryAfter is how long the store asked to be left alone; 0 when it did
 	// not say.
 	RetryAfter time.Duration
-	// Distance is how long the store takes to answer whatever it is sent, if the attempt had
-	// several requests on their way at once: had there been more to send, so much of its time would have
-	// been the same. 0 if not, or when that is not known.
+	// Distance is how far away the store is: the shortest time of an answer of late. It is set only if
+	// a larger batch would have had more requests on their way at once; 0 otherwise, or when it is not known.
 	Distance time.Duration
 }

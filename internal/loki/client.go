@@ -185,7 +185,7 @@ type attempt struct {
 	config  bool
 	after   time.Duration
 	quiet   bool // our own context ended: no fault of the store
-	beside  bool // a request was sent while another was on its way
+	overlap bool // a request was sent while another was on its way
 }
 
 // plan decides on the first requests.
@@ -269,7 +269,7 @@ func (a *attempt) run(ctx context.Context, progress func(context.Context)) {
 			}
 			a.budget--
 		}
-		a.beside = a.beside || len(l.flights) > 0
+		a.overlap = a.overlap || len(l.flights) > 0
 		a.c.send(ctx, l, r)
 	}
 	for len(l.flights) > 0 {
@@ -760,7 +760,7 @@ func (a *attempt) finish() entry.Outcome {
 	if out.Err == nil {
 		out.RetryAfter = 0
 	}
-	if a.beside && !l.lopsided() {
+	if a.overlap && !l.lopsided() {
 		out.Distance = c.window.distance(time.Now())
 	}
 	return out

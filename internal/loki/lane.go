@@ -245,8 +245,8 @@ func (l *lane) metaLen(st *stream, p *part) int {
 	return int(p.metz - p.meta)
 }
 
-// lopsided reports whether one stream has most of the bytes: its requests are sent one after the
-// other, so that a larger batch would take the longer.
+// lopsided reports whether one stream has most of the bytes. Its requests are sent one after the
+// other: a larger batch would only have more of them.
 func (l *lane) lopsided() bool {
 	most, all := 0, 0
 	for i := range l.streams {

@@ -16,7 +16,8 @@ const (
 	// lowFor is for how long the window grows to half at most of what it was when the store failed: one
 	// that takes only so many requests at once would fail again and again.
 	lowFor = time.Minute
-	// nearestFor is for how long the shortest time of an answer counts at least; at most twice as long.
+	// nearestFor is for how long the shortest time of an answer is looked for. What was found counts
+	// for as long again.
 	nearestFor = 30 * time.Second
 )
 
@@ -29,8 +30,8 @@ type window struct {
 	until time.Time
 	half  int
 	// The shortest times of an answer since a moment, and in the nearestFor before; 0: there was none.
-	shortest, before time.Duration
-	since            time.Time
+	shortest, shortestBefore time.Duration
+	since                    time.Time
 }
 
 func (w *window) get() int {
@@ -64,16 +65,16 @@ func (w *window) distance(now time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.turn(now)
-	return shorter(w.shortest, w.before)
+	return shorter(w.shortest, w.shortestBefore)
 }
 
 // turn forgets times that are too old. Called with mu held.
 func (w *window) turn(now time.Time) {
 	switch age := now.Sub(w.since); {
 	case age >= 2*nearestFor:
-		w.shortest, w.before, w.since = 0, 0, now
+		w.shortest, w.shortestBefore, w.since = 0, 0, now
 	case age >= nearestFor:
-		w.shortest, w.before, w.since = 0, w.shortest, now
+		w.shortest, w.shortestBefore, w.since = 0, w.shortest, now
 	}
 }
 
