@@ -96,7 +96,7 @@ func (l *spoolLane) forgetAside() {
 func streamsIn(b *entry.Batch, in entry.PartState) (streams []string) {
 	for sec, c := range partsIn(b, in) {
 		labels := sec.Source.Labels[c].String()
-		if !slices.Contains(streams, labels) && refusedLines(b, sec, c) < int(sec.Lines[c]) {
+		if refused, taken := doneLines(b, sec, c); !slices.Contains(streams, labels) && refused+taken < int(sec.Lines[c]) {
 			streams = append(streams, labels)
 		}
 	}

@@ -227,7 +227,7 @@ func eachPending(b *entry.Batch, f func(*entry.Section, *entry.Line)) {
 		s := &b.Sections[i]
 		lines := b.SectionLines(s)
 		for j := range lines {
-			if s.State[lines[j].Class] == entry.PartPending && lines[j].Flags&entry.FlagRefused == 0 {
+			if s.State[lines[j].Class] == entry.PartPending && lines[j].Flags&entry.FlagsDone == 0 {
 				f(s, &lines[j])
 			}
 		}

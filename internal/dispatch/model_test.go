@@ -102,6 +102,7 @@ type key struct {
 type lineState struct {
 	accepted bool // the store took it and said so
 	unsure   bool // the store took it and did not say so
+	taken    bool // it was accepted with FlagTaken: it is not to come again
 	refused  bool // the store will never take it
 	dead     bool // it is a dead letter
 	held     bool // its stream was refused for now
@@ -254,7 +255,7 @@ func (w *world) Push(ctx context.Context, b *entry.Batch, progress func(context.
 		eachPending(b, func(_ *entry.Section, l *entry.Line) { w.state(w.lineOf(b, l)).unsure = true })
 		return down
 	case answerByParts:
-		w.byParts(rnd, b, func(key) int { return rnd.IntN(5) })
+		w.byParts(rnd, b, func(key) int { return []int{0, 1, 2, 3, 4, 6}[rnd.IntN(6)] })
 	case answerHold:
 		src := w.sources[rnd.IntN(len(w.sources))]
 		w.byParts(rnd, b, func(k key) int {
@@ -410,7 +411,7 @@ const biggestRead = 8 * (24 + 60 + 20)
 
 // byParts answers for each stream as how says: 0 accept, 1 hold, 2 leave
 // pending, 3 accept some and hold the rest, 4 store and leave pending, 5 accept
-// the first part and leave the rest pending. Of a
+// the first part and leave the rest pending, 6 accept some lines in front and leave the rest. Of a
 // stream nothing is accepted after a part that is not; whether it is marked as
 // held or left pending makes no difference.
 func (w *world) byParts(rnd *rand.Rand, b *entry.Batch, how func(key) int) {
@@ -435,13 +436,28 @@ func (w *world) byParts(rnd *rand.Rand, b *entry.Batch, how func(key) int) {
 			}
 			left := 0
 			lines := b.SectionLines(s)
+			take := 0 // of the lines in front
+			if way == 6 {
+				take = rnd.IntN(len(lines) + 1)
+				way, ways[k] = 2, 2
+			}
 			for j := range lines {
 				l := &lines[j]
-				if l.Class != k.class || l.Flags&entry.FlagRefused != 0 {
+				if l.Class != k.class || l.Flags&entry.FlagsDone != 0 {
 					continue
 				}
 				r := w.lineOf(b, l)
 				st := w.state(r)
+				if st.taken {
+					w.wrong("line %v is sent again", r)
+				}
+				if j < take {
+					l.Flags |= entry.FlagTaken
+					b.Taken = true
+					st.accepted, st.taken = true, true
+					w.advance(k)
+					continue
+				}
 				if w.plan.refuse > 0 && !st.unsure && rnd.IntN(w.plan.refuse) == 0 {
 					l.Flags |= entry.FlagRefused
 					b.Refusals = append(b.Refusals, entry.Refusal{Section: i, Line: s.First + j, Reason: "too old"})

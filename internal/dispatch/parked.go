@@ -149,10 +149,13 @@ func (l *lane) drop(p *parkedStream, now time.Time) {
 }
 
 // park copies a part behind what is parked of its stream, and marks it empty in
-// the batch. Lines refused for good are dead letters already and stay behind.
+// the batch. Lines refused for good are dead letters already, and those
+// that are accepted are counted here: both stay behind.
 func (l *lane) park(p *parkedStream, sl *slot, s *entry.Section, class entry.Class) {
 	s.State[class] = entry.PartEmpty
-	if sl.left(s, class) == 0 {
+	refused, taken := sl.done(s, class)
+	l.delivered(s.Source, class, taken)
+	if refused+taken == int(s.Lines[class]) {
 		return
 	}
 	var chunk *slot
@@ -165,7 +168,7 @@ func (l *lane) park(p *parkedStream, sl *slot, s *entry.Section, class entry.Cla
 	}
 	before := chunk.Size()
 	part := chunk.CopySection(&sl.Batch, s, func(line *entry.Line) bool {
-		return line.Class == class && line.Flags&entry.FlagRefused == 0
+		return line.Class == class && line.Flags&entry.FlagsDone == 0
 	})
 	l.parkedBytes += chunk.Size() - before
 

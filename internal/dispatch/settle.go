@@ -80,23 +80,21 @@ func (l *lane) settle(sl *slot, now time.Time) {
 			if sl.parked && l.unpark(s.Source) {
 				freed = append(freed, s.Source)
 			}
-			n := sl.left(s, entry.Class(c))
+			refused, taken := sl.done(s, entry.Class(c))
+			n := int(s.Lines[c]) - refused
 			if state == entry.PartKept {
 				if !l.d.drains { // else it only goes aside
-					l.d.metrics.of(s.Source.Method).spooled.Add(float64(n))
+					l.d.metrics.of(s.Source.Method).spooled.Add(float64(n - taken))
 				}
+				l.delivered(s.Source, entry.Class(c), taken)
 				continue
 			}
 			took[c] = true
 			total += n
 			l.progress = true
-			if entry.Class(c) == entry.ClassMalformed {
-				l.d.metrics.of(s.Source.Method).malformed.Add(float64(n))
-			}
+			l.delivered(s.Source, entry.Class(c), n)
 		}
 		if total > 0 {
-			s.Source.Stats.Delivered.Add(int64(total))
-			l.d.metrics.of(s.Source.Method).delivered.Add(float64(total))
 			if s.Source.Method == methodFile {
 				l.latency.observe(b, s, took, total, now.UnixNano())
 			}
@@ -134,24 +132,47 @@ func partsIn(b *entry.Batch, states ...entry.PartState) iter.Seq2[*entry.Section
 	}
 }
 
-// left counts the lines of a part that are not refused for good.
-func (sl *slot) left(s *entry.Section, class entry.Class) int {
-	n := int(s.Lines[class])
-	if sl.refused {
-		n -= refusedLines(&sl.Batch, s, class)
+// delivered counts lines that the store has accepted, and notes that there were any.
+func (l *lane) delivered(src *entry.Source, class entry.Class, n int) {
+	if n == 0 {
+		return
 	}
-	return n
+	l.progress = true
+	m := l.d.metrics.of(src.Method)
+	src.Stats.Delivered.Add(int64(n))
+	m.delivered.Add(float64(n))
+	if class == entry.ClassMalformed {
+		m.malformed.Add(float64(n))
+	}
 }
 
-// refusedLines counts the refused lines of a part.
-func refusedLines(b *entry.Batch, s *entry.Section, class entry.Class) (n int) {
+// left counts the lines of a part that are still to be sent.
+func (sl *slot) left(s *entry.Section, class entry.Class) int {
+	refused, taken := sl.done(s, class)
+	return int(s.Lines[class]) - refused - taken
+}
+
+// done counts the lines of a part that are refused for good, and those that are accepted
+// though the part is not.
+func (sl *slot) done(s *entry.Section, class entry.Class) (refused, taken int) {
+	if !sl.refused && !sl.Taken {
+		return 0, 0
+	}
+	return doneLines(&sl.Batch, s, class)
+}
+
+func doneLines(b *entry.Batch, s *entry.Section, class entry.Class) (refused, taken int) {
 	lines := b.SectionLines(s)
 	for i := range lines {
-		if lines[i].Class == class && lines[i].Flags&entry.FlagRefused != 0 {
-			n++
+		switch {
+		case lines[i].Class != class:
+		case lines[i].Flags&entry.FlagRefused != 0:
+			refused++
+		case lines[i].Flags&entry.FlagTaken != 0:
+			taken++
 		}
 	}
-	return n
+	return refused, taken
 }
 
 // undone reports whether any part of a stream in a section is still to be sent

@@ -335,6 +335,77 @@ func TestSpoolingFull(t *testing.T) {
 	})
 }
 
+// TestTakenLines: a line that the store has taken, of a part that it has not, is not sent again and
+// counts once, whether the rest waits in its lane, alone, in the spool or aside there.
+func TestTakenLines(t *testing.T) {
+	for name, c := range map[string]struct {
+		spool, held, drained bool
+		spooled              float64
+	}{
+		"in its lane": {},
+		"held":        {held: true},
+		"spool":       {spool: true, spooled: 2},
+		"aside":       {spool: true, drained: true, held: true, spooled: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := Config{}
+				live := &entry.Stats{}
+				if c.spool {
+					cfg.Spool, cfg.Stats = openSpool(t, t.TempDir(), 0), func(string, string) *entry.Stats { return live }
+				}
+				r := newRig(t, cfg)
+				src := newSource(1, 0)
+				some := func(_ context.Context, b *entry.Batch) entry.Outcome {
+					left := 0
+					eachPending(b, func(_ *entry.Section, l *entry.Line) {
+						if text := string(b.Message(l)); text == "o:1" {
+							r.mu.Lock()
+							r.took = append(r.took, text)
+							r.mu.Unlock()
+							l.Flags |= entry.FlagTaken
+							b.Taken = true
+						} else {
+							left++
+						}
+					})
+					if left != 2 {
+						t.Errorf("%d lines are left", left)
+					}
+					if c.held {
+						setParts(b, entry.PartHeld, all)
+					}
+					return entry.Outcome{Err: errDown}
+				}
+				if c.drained {
+					r.setPush(down)
+				} else {
+					r.setPush(some)
+				}
+				r.send(src, "o:1", "o:2", "o:3")
+				passTime(5 * time.Second)
+				r.setPush(some)
+				passTime(30 * time.Second)
+				r.setPush(r.takeAll)
+				passTime(5 * time.Minute)
+				if got := strings.Join(r.delivered(), " "); got != "o:1 o:2 o:3" {
+					t.Errorf("sent %s", got)
+				}
+				r.wantProcessed(c.spooled, 3, 0)
+				if n := src.Stats.Delivered.Load() + live.Delivered.Load(); n != 3 {
+					t.Errorf("%d lines delivered", n)
+				}
+				if h := r.Health()[0]; h.PendingBytes != 0 || h.ParkedBytes != 0 || h.HeldStreams != 0 || src.Held.Load() {
+					t.Errorf("%+v", h)
+				}
+				if c.spool && cfg.Spool.Health().State != spool.Empty {
+					t.Errorf("%+v", cfg.Spool.Health())
+				}
+			})
+		})
+	}
+}
+
 // Of what comes from the spool a refused stream waits alone, and a line refused
 // for good is a dead letter.
 func TestSpoolingRefusals(t *testing.T) {

@@ -68,6 +68,12 @@ const (
 	// FlagOpen marks a line of which the text began to come before its section did:
 	// it begins at Section.Open of its stream.
 	FlagOpen
+	// FlagTaken marks a line that the store has accepted while its part is still to be sent: it is
+	// not sent again. Set by a sink, which sets Batch.Taken, too.
+	FlagTaken
+
+	// FlagsDone are those of lines that are not sent any more.
+	FlagsDone = FlagRefused | FlagTaken
 )
 
 // Line is one line of a batch; its text is Batch.Text[Off:Off+Len].
@@ -153,6 +159,8 @@ type Batch struct {
 	// Limit is the size (see Size) from which the batch is full: whoever fills it hands it on
 	// then. Who gives it to be filled sets it.
 	Limit int
+	// Taken is set when lines bear FlagTaken. Set by a sink.
+	Taken bool
 	// Enough asks a sink to begin no more requests in its present attempt, when it is set in
 	// progress: those under way have their time. Who makes the attempt sets and resets it.
 	Enough bool
@@ -162,7 +170,7 @@ type Batch struct {
 func (b *Batch) Reset() {
 	b.Text = b.Text[:0]
 	b.Lines = b.Lines[:0]
-	b.metadata = 0
+	b.metadata, b.Taken = 0, false
 	clear(b.Sections) // the sources may go
 	b.Sections = b.Sections[:0]
 	clear(b.Refusals)

@@ -42,7 +42,7 @@ var ErrBinaryVersion = errors.New("batch in an unknown version of the binary for
 var errDamaged = errors.New("damaged batch")
 
 // AppendParts appends the binary form of the parts of the batch that are in a
-// state to dst, without lines that bear FlagRefused. It gives the number of lines, and the time of the oldest. Without
+// state to dst, without lines that bear one of FlagsDone. It gives the number of lines, and the time of the oldest. Without
 // a line there is nothing to keep, and dst comes back as it was.
 //
 // Spans, part states and refusals are not kept: whoever keeps the bytes answers
@@ -104,7 +104,7 @@ func (b *Batch) AppendParts(dst []byte, in PartState) (out []byte, lines int, ol
 
 // has reports whether a line is in a part in that state.
 func (s *Section) has(l *Line, in PartState) bool {
-	return s.State[l.Class] == in && l.Flags&FlagRefused == 0
+	return s.State[l.Class] == in && l.Flags&FlagsDone == 0
 }
 
 func (b *Batch) linesIn(s *Section, in PartState) (n [NumClasses]int) {

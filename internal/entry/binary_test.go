@@ -34,7 +34,7 @@ func pendingOf(b *Batch) (out []flat) {
 		for j := range b.SectionLines(s) {
 			l := &b.SectionLines(s)[j]
 			st := s.State[l.Class]
-			if st != PartPending || l.Flags&FlagRefused != 0 {
+			if st != PartPending || l.Flags&FlagsDone != 0 {
 				continue
 			}
 			out = append(out, flat{s.Source.ID, s.Source.Name, s.Source.Method, s.Source.Labels[l.Class].String(),
@@ -158,6 +158,7 @@ func TestBinaryKeepsWhatIsToBeSent(t *testing.T) {
 		},
 		"a section that is done": func(b *Batch) { b.Sections[1].State = [NumClasses]PartState{} },
 		"refused":                func(b *Batch) { b.Lines[0].Flags |= FlagRefused },
+		"taken":                  func(b *Batch) { b.Lines[0].Flags |= FlagTaken },
 		"all refused of a section": func(b *Batch) {
 			for i := range b.SectionLines(&b.Sections[1]) {
 				b.Lines[b.Sections[1].First+i].Flags |= FlagRefused

@@ -442,9 +442,26 @@ func TestCutsBetweenParts(t *testing.T) {
 		t.Fatal("no error")
 	}
 	r.states(b, entry.PartAccepted, entry.PartPending, entry.PartPending)
-	r.accepted(b, r.push(b))
+	if b.Taken {
+		t.Error("lines are marked of parts that are accepted, or of which nothing is")
+	}
 	// A part that is larger than a request is cut.
-	if want := []string{"12", "34", "34", "567", "89"}; !slices.Equal(sent, want) {
+	r.srv.Next(lokitest.Fault{}, lokitest.Fault{}, lokitest.Fault{Status: 429})
+	if out := r.push(b); out.Err == nil {
+		t.Fatal("no error")
+	}
+	r.states(b, entry.PartAccepted, entry.PartAccepted, entry.PartPending)
+	var taken []string
+	for i := range b.Lines {
+		if l := &b.Lines[i]; l.Flags&entry.FlagTaken != 0 {
+			taken = append(taken, string(b.Message(l)[:1]))
+		}
+	}
+	if want := []string{"5", "6", "7"}; !b.Taken || !slices.Equal(taken, want) {
+		t.Errorf("taken %v, want %v", taken, want)
+	}
+	r.accepted(b, r.push(b))
+	if want := []string{"12", "34", "34", "567", "89", "89"}; !slices.Equal(sent, want) {
 		t.Errorf("sent %v, want %v", sent, want)
 	}
 }

@@ -215,7 +215,7 @@ func (l *lane) fill() {
 			s := &l.b.Sections[p.section]
 			for k := s.First; k < s.First+s.Count; k++ {
 				ln := &l.b.Lines[k]
-				if ln.Class != p.class || ln.Flags&entry.FlagRefused != 0 {
+				if ln.Class != p.class || ln.Flags&entry.FlagsDone != 0 {
 					continue
 				}
 				l.lines[pos] = uint32(k)
@@ -391,7 +391,7 @@ func (l *lane) share(limit int, rounds bool) {
 }
 
 // cutStream makes requests of the lines of one stream, in order. Where it can it cuts between
-// two parts: of a part in two requests all lines are sent again if only the first is accepted. A line that is
+// two parts: of a part in two requests nothing is acknowledged before both are accepted. A line that is
 // larger than limit has a request of its own.
 func (l *lane) cutStream(id int32, limit int) {
 	st := &l.streams[id]
@@ -595,6 +595,16 @@ func (l *lane) complete(r request) (any bool) {
 	return any
 }
 
+// markTaken marks the lines of a part that is not settled which the store has accepted.
+func (l *lane) markTaken(p *part) {
+	for pos := p.lo; pos < p.hi; pos++ {
+		if l.state[pos] == lineAccepted {
+			l.line(pos).Flags |= entry.FlagTaken
+			l.b.Taken = true
+		}
+	}
+}
+
 // finish writes the states of the parts into the batch, but for those that
 // complete has told of, and reports which are left.
 func (l *lane) finish() (pending, held bool) {
@@ -604,6 +614,7 @@ func (l *lane) finish() (pending, held bool) {
 			p := &l.parts[pi]
 			to := entry.PartAccepted
 			if !l.settled(p) {
+				l.markTaken(p)
 				if st.held != "" {
 					to, held = entry.PartHeld, true
 				} else {

@@ -58,7 +58,7 @@ func (s *Sink) Push(ctx context.Context, b *entry.Batch, progress func(context.C
 		lines := b.SectionLines(sec)
 		for k := range lines {
 			l := &lines[k]
-			if sec.State[l.Class] != entry.PartPending || l.Flags&entry.FlagRefused != 0 {
+			if sec.State[l.Class] != entry.PartPending || l.Flags&entry.FlagsDone != 0 {
 				continue
 			}
 			s.buf = appendLine(s.buf, l, sec.Source.Name, b.Message(l))
