@@ -58,6 +58,8 @@ type verdict struct {
 
 	// For kindStream: the stream as the store names it, "" when it does not.
 	stream string
+	// rate is set when it is its rate that is too high.
+	rate bool
 
 	// For kindLines. A limit applies when its n is above 0; n is how many lines
 	// the store says it has refused for it.
@@ -140,6 +142,7 @@ func classify(status int, header http.Header, body []byte, cut bool, now time.Ti
 		flat := flatten(body)
 		if strings.Contains(flat, "per stream rate limit") || strings.Contains(flat, "active stream limit") {
 			v.stream = streamOf429(body, flat)
+			v.rate = strings.Contains(flat, "per stream rate limit")
 			return set(kindStream, reasonStream)
 		}
 		return set(kindPause, reasonPause)

@@ -198,8 +198,8 @@ func (a *attempt) plan(b *entry.Batch) {
 	c.table.mu.Lock()
 	for i := range l.streams {
 		st := c.table.get(l.streams[i].text, now)
-		l.streams[i].bare = st.bare
-		l.travellers = append(l.travellers, traveller{proven: st.proven, spread: st.spread, sent: st.sent})
+		l.streams[i].bare, l.streams[i].most = st.bare, st.most
+		l.travellers = append(l.travellers, traveller{proven: st.proven, spread: st.spread, sent: st.sent, most: st.most})
 	}
 	c.table.mu.Unlock()
 	l.fill()
@@ -322,6 +322,9 @@ func (a *attempt) act(ctx context.Context, r request, v *verdict) {
 		id := l.find(r, v.stream)
 		if id >= 0 {
 			a.hold(id, v.text, false)
+			if v.rate {
+				a.c.table.shrink(l.streams[id].text, l.sizeOf(r, id), a.c.now())
+			}
 		}
 		l.oneByOne(r, id)
 	case kindSplit:
@@ -357,7 +360,11 @@ func (a *attempt) accept(r request) {
 	for i := r.from; i < r.to; i++ {
 		s := &l.spans[i]
 		if newest, n := l.mark(s, linePending); n > 0 {
-			c.table.accepted(l.streams[s.stream].text, newest, alone, now)
+			st := &l.streams[s.stream]
+			c.table.accepted(st.text, newest, alone, now)
+			if st.most > 0 {
+				c.table.grow(st.text, s.size, now)
+			}
 		}
 	}
 	if r.split >= 0 {

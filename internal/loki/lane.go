@@ -41,6 +41,7 @@ type stream struct {
 	newest      int64 // likewise
 	fall        int64 // the most that a line is older than one before it, ns
 	bare        bool  // goes without metadata
+	most        int   // see streamState
 	// held is why the stream is refused for now, "" when it is not; heldConfig
 	// is set when that is a matter of configuration.
 	held       string
@@ -50,6 +51,14 @@ type stream struct {
 	stuck bool
 	// flying is set while a request with lines of it is on its way.
 	flying bool
+}
+
+// limit is the largest request of the stream, if one may have so many bytes.
+func (st *stream) limit(all int) int {
+	if st.most > 0 {
+		return min(st.most, all)
+	}
+	return all
 }
 
 // span is a run of lines of one stream; those that are settled are left out.
@@ -371,9 +380,12 @@ func (l *lane) share(limit int, rounds bool) {
 	for _, end := range l.ends {
 		ids := l.order[at:end]
 		at = end
-		if len(ids) == 1 && streamSize(len(l.streams[ids[0]].text), l.streams[ids[0]].size) > limit {
-			l.cutStream(ids[0], limit)
-			continue
+		if len(ids) == 1 {
+			st := &l.streams[ids[0]]
+			if most := st.limit(limit); streamSize(len(st.text), st.size) > most {
+				l.cutStream(ids[0], most)
+				continue
+			}
 		}
 		from := len(l.spans)
 		for _, id := range ids {
@@ -517,6 +529,16 @@ func (l *lane) count(r request) int32 {
 	n := int32(0)
 	for i := r.from; i < r.to; i++ {
 		n += l.spans[i].n
+	}
+	return n
+}
+
+// sizeOf is the number of bytes of one stream in a request.
+func (l *lane) sizeOf(r request, id int32) (n int) {
+	for i := r.from; i < r.to; i++ {
+		if s := &l.spans[i]; s.stream == id {
+			n += s.size
+		}
 	}
 	return n
 }

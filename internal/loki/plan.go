@@ -26,12 +26,13 @@ type traveller struct {
 	spread time.Duration
 	sent   int64 // newest line sent, ns since the epoch; no meaning while not proven
 	oldest int64 // oldest line to be sent
+	most   int   // bytes of it that a request may have, 0: any number
 	fall   int64 // the most that a line to be sent is older than one before it, ns
 }
 
 // mayShare reports whether a stream may share a push with others.
 func mayShare(t traveller, now time.Time) bool {
-	if t.proven.IsZero() || t.size > togetherBytes {
+	if t.proven.IsZero() || t.size > togetherBytes || t.most > 0 && t.size > t.most {
 		return false
 	}
 	age := now.Sub(t.proven)

@@ -925,6 +925,15 @@ func TestTenantRate(t *testing.T) {
 	}
 }
 
+// reopen has what is held sent again.
+func reopen(b *entry.Batch) {
+	for i := range b.Sections {
+		if b.Sections[i].State[0] == entry.PartHeld {
+			b.Sections[i].State[0] = entry.PartPending
+		}
+	}
+}
+
 // TestStreamRate: the row "429 stream rate".
 func TestStreamRate(t *testing.T) {
 	for _, whole := range []bool{true, false} {
@@ -957,14 +966,60 @@ func TestStreamRate(t *testing.T) {
 			lim := lokitest.DefaultLimits()
 			r.srv.SetLimits(lim)
 			r.pass(time.Minute)
-			for i := range b.Sections {
-				if b.Sections[i].State[0] == entry.PartHeld {
-					b.Sections[i].State[0] = entry.PartPending
-				}
-			}
+			reopen(b)
 			r.accepted(b, r.push(b))
 			r.stored([]string{"hello of z", loud, loud + loud}, "container_name", "z")
 		})
+	}
+}
+
+// TestStreamBurst: a store that never takes as much of a stream at once as is to be sent gets less
+// and less, and then more again; each line once where it takes all of a request or none.
+func TestStreamBurst(t *testing.T) {
+	r := newRig(t, func(o *lokitest.Options) {
+		o.Limits.StreamRate, o.Limits.StreamBurst, o.Limits.WholeStream = 50<<10, 100<<10, true
+	}, nil)
+	src, quiet := labelled("loud"), labelled("quiet")
+	r.proven(start, src, quiet)
+	want := []string{"hello of loud"}
+	b := new(entry.Batch)
+	for s := range 2 {
+		var in []testLine
+		for i := range 300 {
+			text := fmt.Sprintf("%d.%d ", s, i) + strings.Repeat("x", 1000)
+			want = append(want, text)
+			in = append(in, line(start.Add(time.Duration(s*300+i+1)), text))
+		}
+		appendSection(b, src, in...)
+	}
+	tries := 0
+	for ; b.Pending(); tries++ {
+		if tries > 60 {
+			t.Fatal("it does not end")
+		}
+		r.push(b)
+		reopen(b)
+		r.pass(2 * time.Second)
+	}
+	r.stored(want, "container_name", "loud")
+	// 600 kB at 50 a second; some tries are for nothing.
+	t.Logf("%d tries", tries)
+	if tries > 20 {
+		t.Errorf("%d tries", tries)
+	}
+	r.srv.SetLimits(lokitest.DefaultLimits())
+	requests := 0
+	for range 12 {
+		b, n := new(entry.Batch), r.requests()
+		for i := range 4 {
+			appendSection(b, src, line(start.Add(time.Duration(1+i)*time.Second), strings.Repeat("y", 200<<10)))
+		}
+		r.accepted(b, r.push(b))
+		r.pass(time.Minute)
+		requests = r.requests() - n
+	}
+	if requests != 1 {
+		t.Errorf("%d requests, where it may have one again", requests)
 	}
 }
 

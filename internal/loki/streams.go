@@ -23,6 +23,7 @@ type streamState struct {
 	sent   int64     // newest line accepted, ns since the epoch
 	used   time.Time // last planned or accepted
 	bare   bool      // its structured metadata was refused as too large
+	most   int       // bytes that a request may have of it, 0: any number; see shrink
 }
 
 // streamTable remembers streams by their label text. Safe for concurrent use;
@@ -84,6 +85,34 @@ func (t *streamTable) accepted(text string, newest int64, alone bool, now time.T
 	}
 	if alone {
 		s.proven = now
+	}
+}
+
+const (
+	// leastBytes is what a request may have of a stream at least; above mostBytes it is not
+	// bounded, as no request is as large.
+	leastBytes, mostBytes = 16 << 10, 4 << 20
+)
+
+// shrink notes that a request with so many bytes of a stream was more than its rate allows. Loki takes
+// all of a stream's lines in a request or none where it shards streams, which it does by default
+// (pkg/ingester/stream.go, validateEntries): what is more than per_stream_rate_limit_burst it would never take.
+func (t *streamTable) shrink(text string, size int, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.get(text, now).most = max(size/2, leastBytes)
+}
+
+// grow notes that a request with so many bytes of a bounded stream was accepted.
+func (t *streamTable) grow(text string, size int, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.get(text, now)
+	if size < s.most/2 {
+		return // it says nothing
+	}
+	if s.most *= 2; s.most > mostBytes {
+		s.most = 0
 	}
 }
 
