@@ -236,6 +236,9 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// threeRecords is a bound that three records of several fit below, with their metadata, and four do not.
+const threeRecords = 110
+
 func TestReplayStoreFails(t *testing.T) {
 	down := errors.New("connection refused")
 	for name, c := range map[string]struct {
@@ -287,7 +290,7 @@ func TestReplayStoreFails(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := fakeSink{answer: c.answer, state: c.state}
 				began := time.Now()
-				res, err := Replay(t.Context(), dir, ReplayOptions{Sink: &s, BatchBytes: 70}) // three lines
+				res, err := Replay(t.Context(), dir, ReplayOptions{Sink: &s, BatchBytes: threeRecords})
 				if (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
 					t.Errorf("error %v, want %q", err, c.err)
 				}
@@ -316,7 +319,7 @@ func TestReplayStopped(t *testing.T) {
 			time.AfterFunc(100*time.Millisecond, func() { cancel(stop) }) // within the pause
 			return &entry.Outcome{Err: errors.New("down")}
 		}}
-		res, err := Replay(ctx, dir, ReplayOptions{Sink: &s, BatchBytes: 70})
+		res, err := Replay(ctx, dir, ReplayOptions{Sink: &s, BatchBytes: threeRecords})
 		if !errors.Is(err, stop) || res.Sent != 3 {
 			t.Errorf("%+v, %v", res, err)
 		}
