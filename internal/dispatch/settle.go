@@ -94,10 +94,8 @@ func (l *lane) settle(sl *slot, now time.Time) {
 			l.progress = true
 			l.delivered(s.Source, entry.Class(c), n)
 		}
-		if total > 0 {
-			if s.Source.Method == methodFile {
-				l.latency.observe(b, s, took, total, now.UnixNano())
-			}
+		if total > 0 && s.Source.Method == methodFile {
+			l.latency.observe(b, s, took, total, now.UnixNano())
 		}
 		for st := range s.Seq {
 			if s.Seq[st] == 0 || undone(s, entry.Stream(st)) {

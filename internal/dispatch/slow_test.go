@@ -353,7 +353,7 @@ func noise(name string, size int) string {
 func TestSpoolingFullAndRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sp := openSpool(t, t.TempDir(), 1<<20)
-		r := newRig(t, Config{Spool: sp, BatchBytes: 10 << 10, ParkedBytes: DefaultParkedBytes / DefaultBatchBytes * 10 << 10})
+		r := newRig(t, Config{Spool: sp, BatchBytes: 10 << 10, ParkedBytes: DefaultBatchesPerLane * nearFactor * 10 << 10})
 		r.setPush(down)
 		a, b := newSource(1, 0), newSource(2, 0)
 		written := 0

@@ -140,9 +140,9 @@ func classify(status int, header http.Header, body []byte, cut bool, now time.Ti
 		return set(kindSplit, reasonTooLarge)
 	case status == http.StatusTooManyRequests:
 		flat := flatten(body)
-		if strings.Contains(flat, "per stream rate limit") || strings.Contains(flat, "active stream limit") {
+		v.rate = strings.Contains(flat, "per stream rate limit")
+		if v.rate || strings.Contains(flat, "active stream limit") {
 			v.stream = streamOf429(body, flat)
-			v.rate = strings.Contains(flat, "per stream rate limit")
 			return set(kindStream, reasonStream)
 		}
 		return set(kindPause, reasonPause)

@@ -414,9 +414,9 @@ func (l *lane) cutStream(id int32, limit int) {
 	round := int32(0)
 	emit := func() {
 		if cur.n > 0 {
+			at := int32(len(l.spans))
 			l.spans = append(l.spans, cur)
-			l.add(len(l.spans)-1, -1, 0)
-			l.stack[len(l.stack)-1].round = round
+			l.stack = append(l.stack, request{from: at, to: at + 1, split: -1, round: round})
 			round++
 		}
 		cur = span{stream: id, lo: cur.hi, hi: cur.hi}
@@ -433,10 +433,10 @@ func (l *lane) cutStream(id int32, limit int) {
 			}
 			n := entrySize(ln.Time, int(ln.Len), m)
 			if streamSize(len(st.text), cur.size+n) > limit && cur.lo < p.lo {
-				all := cur
+				begun := span{stream: id, lo: p.lo, hi: cur.hi, size: cur.size - before.size, n: cur.n - before.n}
 				cur = before
 				emit()
-				cur.hi, cur.size, cur.n = all.hi, all.size-before.size, all.n-before.n
+				cur = begun
 			}
 			if streamSize(len(st.text), cur.size+n) > limit {
 				emit()
