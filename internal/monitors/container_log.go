@@ -240,9 +240,9 @@ type streamState struct {
 	// before is the stream's position ahead of it, fragSeq the file it began in;
 	// fragAt is where the text in frag begins.
 	open    bool
-	cut     bool // a piece of this line has been shipped
-	unended bool // the last entry was a fragment, shipped or not
-	frag    []byte
+	cut     bool   // a piece of this line has been shipped
+	unended bool   // the last entry was a fragment, shipped or not
+	frag    []byte // nil while none is open
 	fragT   int64
 	before  entry.Position
 	fragSeq int64
@@ -264,11 +264,4 @@ func (st *streamState) note(t int64) {
 		return
 	}
 	st.time, st.ordinal = t, 1
-}
-
-// shrink lets the buffer of a long line go: lines that long are rare, logs many.
-func (st *streamState) shrink() {
-	if cap(st.frag) > 64<<10 {
-		st.frag = nil
-	}
 }

@@ -649,3 +649,51 @@ func TestUnreadOfLogThatCannotBeRead(t *testing.T) {
 	}
 	f.m.logs["c"].tail.Close()
 }
+
+// TestFragmentsShareMemory has many logs with long lines: only one whose line is not at its end
+// has memory for it.
+func TestFragmentsShareMemory(t *testing.T) {
+	f := newFixture(t, nil, nil)
+	piece := strings.Repeat("x", 16<<10)
+	line := []string{jsonEntry("stdout", piece, at(1)), jsonEntry("stdout", piece, at(1)), jsonEntry("stdout", "end\n", at(1))}
+	const logs = 20
+	for i := range logs {
+		id := fmt.Sprint("c", i)
+		info := f.info(id)
+		f.write(id, line...)
+		if i%10 == 0 {
+			f.write(id, jsonEntry("stderr", piece, at(2)))
+		}
+		f.m.add(info)
+	}
+	var b entry.Batch
+	buf := make([]byte, readBytes)
+	for lane := range f.m.ready {
+		j := f.joiner()
+		for lg := f.m.take(lane); lg != nil; lg = f.m.take(lane) {
+			f.m.read(j, lg, &b, buf)
+		}
+		if n := cap(j.spare); n > maxSpare {
+			t.Errorf("lane %d keeps %d bytes for the next fragment", lane, n)
+		}
+		before := cap(j.spare)
+		if lg := f.m.logs["c1"]; lg.lane == lane { // a line of the same length needs no more
+			f.write("c1", line...)
+			f.m.read(j, lg, &b, buf)
+			if before == 0 || cap(j.spare) != before {
+				t.Errorf("memory of %d bytes after another line, %d before", cap(j.spare), before)
+			}
+		}
+	}
+	for id, lg := range f.m.logs {
+		for s := range lg.streams {
+			if st := &lg.streams[s]; (st.frag != nil) != st.open || cap(st.frag) > maxSpare {
+				t.Errorf("log %s, stream %d: open %v, memory of %d bytes", id, s, st.open, cap(st.frag))
+			}
+		}
+		lg.tail.Close()
+	}
+	if open := f.m.logs["c0"].streams[entry.Stderr].open; !open {
+		t.Error("no line is open")
+	}
+}

@@ -7,6 +7,9 @@ import (
 	"github.com/log-capturer/log_capturer/internal/tail"
 )
 
+// maxSpare bounds what is kept for the next open fragment: longer lines are rare.
+const maxSpare = 64 << 10
+
 // joiner turns consumed entries into lines of a batch: it joins fragments, cuts
 // what is too long, and keeps the streams' places, whichever road the entries
 // came. It is the reader's: there is one per lane of files, and one per stream.
@@ -25,6 +28,7 @@ type joiner struct {
 	shipMalformed bool
 	counts        visitCounts
 	message       []byte // of the entry that special deals with; reused
+	spare         []byte // memory for the next open fragment; nil: an open one has it
 	// malformed are raw copies for the dead-letter file, reused.
 	malformed []MalformedLine
 }
@@ -171,6 +175,7 @@ func (j *joiner) special(lg *containerLog, b *entry.Batch, seq, at, end int64) {
 	if !st.open {
 		before := lg.position(l.Stream, at)
 		st.open, st.cut, st.fragT, st.fragSeq, st.before = true, false, t, seq, before
+		st.frag, j.spare = j.spare, nil
 	}
 	st.note(t)
 	st.unended = l.Fragment
@@ -219,8 +224,11 @@ func (j *joiner) endLine(lg *containerLog, b *entry.Batch, s entry.Stream, flags
 	if len(st.frag) > 0 || !st.cut {
 		j.ship(lg, b, s, st.frag, flags)
 	}
-	st.open, st.cut, st.frag = false, false, st.frag[:0]
-	st.shrink()
+	// Logs are many, and few have an open fragment: only these have memory for one.
+	if n := cap(st.frag); n > cap(j.spare) && n <= maxSpare {
+		j.spare = st.frag[:0]
+	}
+	st.open, st.cut, st.frag = false, false, nil
 }
 
 // ship adds text as a line, or as several if it is longer than a line may be.
