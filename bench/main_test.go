@@ -124,13 +124,13 @@ func TestBadIsOfOurs(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	two := result(backlogTwoName, agentOurs, 2*time.Second)
+	two := result(twoCoresName, agentOurs, 2*time.Second)
 	two.Cores, two.Wall, two.SinkCPU = 2, 2*time.Second, 400*time.Millisecond
 	broken := result("backlog", "otelcol", 0)
 	broken.Problem = "it has ended\nwith many words"
 	run := &Run{Machine: Machine{CPU: "some <core>"}, Results: []Result{
 		result("backlog", agentOurs, time.Second), result("backlog", agentFloor, 2*time.Second), broken,
-		result(backlogOneName, agentOurs, time.Second), two,
+		result(oneCoreName, agentOurs, time.Second), two,
 	}}
 	name := filepath.Join(t.TempDir(), "r.md")
 	if err := os.WriteFile(name, []byte("before\n"+beginMark+"\nold\n"+endMark+"\nafter\n"), 0o600); err != nil {
@@ -153,7 +153,7 @@ func TestReport(t *testing.T) {
 		"| MB of Docker's JSON per CPU second | 200.0 | 100.0 | 2.00 |  |  |",
 		"| missing / doubled / out of order | 0 / 0 / 0 | 0 / 0 / 0 |  |  |  |",
 		"otelcol: it has ended.\n", "| CPU seconds of the sink | 0.400 |\n",
-		"Two cores read a backlog 2.00 times as fast as one, by the clock. The agent used 1.00 of the two, and the sink 0.20. A CPU second of the agent read 0.50 times as much as with one core.\n",
+		"Two cores, which the sink shares, read a backlog 2.00 times as fast as one, by the clock. The agent used 1.00 of the two, and the sink 0.20. A CPU second of the agent read 0.50 times as much as with one core.\n",
 	} {
 		if strings.Count(text, want) != 1 {
 			t.Errorf("not once: %q", want)

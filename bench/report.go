@@ -264,7 +264,7 @@ func markdown(run *Run, cells []cell, plot string) string {
 		}
 	}
 	if one, two := scaling(cells); one != nil && two != nil {
-		fmt.Fprintf(&b, "\n### Scaling\n\nTwo cores read a backlog %.2f times as fast as one, by the clock. The agent used %.2f of the two, and the sink %.2f. A CPU second of the agent read %.2f times as much as with one core.\n",
+		fmt.Fprintf(&b, "\n### Scaling\n\nTwo cores, which the sink shares, read a backlog %.2f times as fast as one, by the clock. The agent used %.2f of the two, and the sink %.2f. A CPU second of the agent read %.2f times as much as with one core.\n",
 			ratio(two.pace(), one.pace()), two.percent()/100, ratio(two.SinkCPU.Seconds(), two.Wall.Seconds()), ratio(two.speed(), one.speed()))
 	}
 	b.WriteString("\n")
@@ -278,9 +278,9 @@ func scaling(cells []cell) (one, two *Result) {
 		c := &cells[i]
 		switch {
 		case c.Agent != agentOurs || c.Problem != "":
-		case c.Workload == backlogOneName:
+		case c.Workload == oneCoreName:
 			one = &c.Result
-		case c.Workload == backlogTwoName && c.Cores == 2:
+		case c.Workload == twoCoresName && c.Cores == 2:
 			two = &c.Result
 		}
 	}

@@ -232,7 +232,7 @@ type bench struct {
 	// control is where the sink is asked, a URL.
 	control string
 	res     Result
-	// helpers are the cores of everything but the agent.
+	// helpers are the cores of the sink and of the writers.
 	helpers []int
 }
 
@@ -249,8 +249,8 @@ func measureOne(ctx context.Context, o *options, data *dataset, a agent) (res Re
 	}
 	own := cores[:min(w.cores, len(cores))]
 	b.res.Cores, b.helpers = len(own), cores[len(own):]
-	if len(b.helpers) == 0 {
-		b.helpers = cores
+	if w.shared || len(b.helpers) == 0 {
+		b.helpers = own
 	}
 	dir, err := os.MkdirTemp("", "lcb") // short: a socket's path may have 107 bytes
 	if err != nil {

@@ -27,8 +27,9 @@ type workload struct {
 	// quiet is after how long without a request a held sink looks at what it has.
 	// It is longer than agents wait for company; one that waits longer is waited for.
 	quiet time.Duration
-	// cores is how many the agent has.
-	cores int
+	// cores is how many the agent has. shared: so has the sink, the same ones.
+	cores  int
+	shared bool
 	// answer is after how long the store answers.
 	answer time.Duration
 	// oursOnly: other agents are left out. idle: so are those that do not wait.
@@ -37,8 +38,8 @@ type workload struct {
 
 // The two that are compared with each other.
 const (
-	backlogOneName = "backlog-50"
-	backlogTwoName = "backlog-50-2-cores"
+	oneCoreName  = "cores-1"
+	twoCoresName = "cores-2"
 )
 
 // sizes are what flags say of the workloads; zero values take the defaults.
@@ -58,25 +59,33 @@ func workloads(s sizes) []workload {
 		many, burst, linear = 100, 200, []int{10, 100}
 	}
 	lines, containers, window = cmp.Or(s.lines, lines), cmp.Or(s.containers, containers), cmp.Or(s.window, window)
-	backlog := func(name string, logs, cores int) workload {
+	backlog := func(name string, lines, logs int) workload {
 		return workload{
-			Name: name, what: fmt.Sprintf("%d lines in %d files, cores: %d", lines, logs, cores),
-			containers: logs, preload: lines / logs, cores: cores, oursOnly: name != "backlog",
+			Name: name, what: fmt.Sprintf("%d lines in %d files", lines, logs),
+			containers: logs, preload: lines / logs, cores: 1,
 		}
+	}
+	// Where two cores are to do twice as much as one, the sink's work must not be done by a third, or
+	// by the second of one: it has the same cores. There are more lines, so that the start counts for less,
+	// and more files, so that the lanes of ours have about as many: of 20 one has 14, of 50 it has 27.
+	scaled := func(name string, cores int) workload {
+		w := backlog(name, 3*lines, 4*containers)
+		w.what += fmt.Sprintf("; agent and sink together have this many cores: %d", cores)
+		w.cores, w.shared, w.oursOnly = cores, true, true
+		return w
 	}
 	// A store on another machine, or one that has more to do.
 	far := func(answer time.Duration) workload {
-		w := backlog(fmt.Sprintf("far-%d", answer.Milliseconds()), 50, 1)
+		w := backlog(fmt.Sprintf("far-%d", answer.Milliseconds()), lines, 50)
 		w.what += fmt.Sprintf("; the store answers after %v", answer)
-		w.oursOnly, w.answer = false, answer
+		w.answer = answer
 		return w
 	}
 	all := []workload{
-		// Of 20 files a lane of ours has 14, and what a second core is good for would end
-		// with the other's 6.
-		backlog("backlog", 20, 1),
-		backlog(backlogOneName, 50, 1),
-		backlog(backlogTwoName, 50, 2),
+		backlog("backlog", lines, 20),
+		backlog(fmt.Sprintf("backlog-%d", many), lines, many),
+		scaled(oneCoreName, 1),
+		scaled(twoCoresName, 2),
 		far(10 * time.Millisecond),
 		far(50 * time.Millisecond),
 		{Name: "startup", what: fmt.Sprintf("%d files of %d lines, from the start to the last line", many, startLines), containers: many, preload: startLines, cores: 1},
