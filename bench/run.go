@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// askEvery is how often the sink is asked how far things are.
-	askEvery = 20 * time.Millisecond
+	// askEvery is how often the sink is asked how far things are. Each time takes a millisecond of a
+	// core that the agent may have use for; when the last line came the sink knows itself.
+	askEvery = 100 * time.Millisecond
 	// stalled is after how long without a request nothing more is expected.
 	stalled = 30 * time.Second
 )
