@@ -74,6 +74,8 @@ const (
 	// far away; and not more than mostBytes, unless BatchBytes is.
 	nearFactor, farFactor = 3, 6
 	mostBytes             = 6 << 20
+	// mostFromSpool is the like for what comes out of the spool: beside it there are the batches that go in.
+	mostFromSpool = 3 << 20
 	// batchTime is how long a batch may be under way for the next to be larger: a line of a
 	// quiet container waits for two.
 	batchTime = 50 * time.Millisecond
@@ -84,8 +86,8 @@ const (
 // bounds. The store has several requests of a batch at once, and the next batch comes when all are
 // answered: the larger it is, the less time goes by in waiting. The distance is the same for a larger
 // batch, so what is beyond it may take batchTime by itself, as long as a line does not wait for more than
-// three times the distance altogether. A batch that is much smaller than least says nothing.
-func nextLimit(limit, least, size int, took, distance time.Duration) int {
+// three times the distance altogether; at most most, unless least is more. A batch that is much smaller than least says nothing.
+func nextLimit(limit, least, most, size int, took, distance time.Duration) int {
 	if size < least/2 {
 		return limit
 	}
@@ -94,7 +96,7 @@ func nextLimit(limit, least, size int, took, distance time.Duration) int {
 	}
 	near := fits(batchTime, took, nearFactor)
 	far := fits(min(batchTime, 2*distance), took-distance, farFactor)
-	return int(max(min(max(near, far), mostBytes), float64(least)))
+	return int(max(min(max(near, far), float64(most)), float64(least)))
 }
 
 // Pauses between attempts (loki-facts: 0.25 s to 10 s with jitter; what only a

@@ -116,7 +116,7 @@ func TestTrouble(t *testing.T) {
 func TestNextLimit(t *testing.T) {
 	const ms = time.Millisecond
 	for least, want := range map[int]int{1 << 20: 6 << 20, 3 << 20: mostBytes, 9 << 20: 9 << 20} {
-		if got := nextLimit(least, least, least, 51*ms, 50*ms); got != want {
+		if got := nextLimit(least, least, mostBytes, least, 51*ms, 50*ms); got != want {
 			t.Errorf("at most %d of %d, want %d", got, least, want)
 		}
 	}
@@ -147,7 +147,7 @@ func TestNextLimit(t *testing.T) {
 		{2000, 100 * ms, 20 * ms, 1000},
 		{2000, 45 * ms, 1 * ms, 2222},
 	} {
-		if got := nextLimit(1234, 1000, c.size, c.took, c.distance); got != c.want {
+		if got := nextLimit(1234, 1000, mostBytes, c.size, c.took, c.distance); got != c.want {
 			t.Errorf("%d in %v, %v away: %d, want %d", c.size, c.took, c.distance, got, c.want)
 		}
 	}

@@ -340,7 +340,7 @@ func (l *lane) send(ctx context.Context) {
 func (l *lane) adapt(size int, took, distance time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, size, took, distance)
+	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, l.d.most, size, took, distance)
 }
 
 // release makes the batch in hand, which is done, free for readers.

@@ -126,7 +126,7 @@ func newSpooling(d *Dispatcher) *spooling {
 	back.Wake = func(*entry.Source) {} // nobody reads by these sources
 	back.Logger = cfg.Logger.With("from", "spool")
 	s.back = New(back)
-	s.back.metrics, s.back.drains = d.metrics, true
+	s.back.metrics, s.back.drains, s.back.most = d.metrics, true, mostFromSpool
 	for i := range back.Lanes {
 		s.lanes = append(s.lanes, &spoolLane{
 			index: i, queue: cfg.Spool.Lane(i), appended: make(chan struct{}, 1),
@@ -282,7 +282,9 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if b.Pending() {
 		out, _ = s.attempt(ctx, l, b, progress, passage{})
 	}
-	out.Err = cmp.Or(out.Err, errAside) // of use only if anything is left
+	if b.Pending() {
+		out.Err = cmp.Or(out.Err, errAside)
+	}
 	// It leaves the queue for that, so there is room for it when there is none.
 	if ctx.Err() == nil && s.putHeldAside(l, b, (*spool.Lane).AppendReserved) {
 		out.Kept = true

@@ -149,6 +149,39 @@ func TestSpoolingOutage(t *testing.T) {
 	})
 }
 
+// TestSpoolDrainsInLargeBatches: what an outage has left goes to a store that is far away in batches of many
+// frames.
+func TestSpoolDrainsInLargeBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Spool: openSpool(t, t.TempDir(), 0)})
+		r.setPush(down)
+		src := newSource(1, 0)
+		const frames = 20
+		for range frames {
+			r.send(src, "o:"+strings.Repeat("x", DefaultBatchBytes))
+			passTime(2 * time.Second)
+		}
+		largest, pushes := 0, 0
+		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+			const distance = 50 * time.Millisecond
+			time.Sleep(distance)
+			largest = max(largest, b.Size())
+			pushes++
+			out := acceptAll(b)
+			out.Distance = distance
+			return out
+		})
+		passTime(time.Minute)
+		r.wantProcessed(frames, frames, 0)
+		if largest < mostFromSpool || largest > mostFromSpool+2*DefaultBatchBytes {
+			t.Errorf("the largest batch has %d bytes", largest)
+		}
+		if pushes > frames/2 {
+			t.Errorf("%d frames took %d pushes", frames, pushes)
+		}
+	})
+}
+
 // TestSpoolingGoroutines: nothing runs for a spool that was never used; one that an
 // earlier agent has left something in is drained from the start.
 func TestSpoolingGoroutines(t *testing.T) {
