@@ -86,7 +86,8 @@ const (
 // bounds. The store has several requests of a batch at once, and the next batch comes when all are
 // answered: the larger it is, the less time goes by in waiting. The distance is the same for a larger
 // batch, so what is beyond it may take batchTime by itself, as long as a line does not wait for more than
-// three times the distance altogether; at most most, unless least is more. A batch that is much smaller than least says nothing.
+// three times the distance altogether. It is at most most, unless least is more. A batch that is much
+// smaller than least says nothing.
 func nextLimit(limit, least, most, size int, took, distance time.Duration) int {
 	if size < least/2 {
 		return limit

@@ -134,7 +134,6 @@ type Dispatcher struct {
 	drained  chan struct{}
 	spooling *spooling // nil without a spool
 	drains   bool      // it is the second dispatcher of a spooling
-	most     int       // bytes of a batch (nextLimit); constant once it runs
 	// random gives a number in [0,1) for the jitter of pauses.
 	random func() float64
 
@@ -151,7 +150,6 @@ func New(cfg Config) *Dispatcher {
 		metrics:      newMetrics(),
 		drained:      make(chan struct{}, 1),
 		random:       cfg.Random,
-		most:         mostBytes,
 		storeTrouble: newTrouble(cfg.Lanes),
 		heldTrouble:  newTrouble(cfg.Lanes),
 		ackTrouble:   newTrouble(cfg.Lanes),

@@ -730,12 +730,7 @@ func TestOneHeldStreamOfLargeBatches(t *testing.T) {
 		var held atomic.Bool
 		a, b := newSource(1, 0), newSource(2, 0)
 		hold := holdSource(a, &held)
-		r.setPush(func(ctx context.Context, batch *entry.Batch) entry.Outcome {
-			time.Sleep(distance)
-			out := hold(ctx, batch)
-			out.Distance = distance
-			return out
-		})
+		r.setPush(farAway(distance, hold))
 		r.send(b, "o:"+strings.Repeat("x", DefaultBatchBytes))
 		pass(time.Second)
 		held.Store(true)

@@ -340,7 +340,11 @@ func (l *lane) send(ctx context.Context) {
 func (l *lane) adapt(size int, took, distance time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, l.d.most, size, took, distance)
+	most := mostBytes
+	if l.d.drains {
+		most = mostFromSpool
+	}
+	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, most, size, took, distance)
 }
 
 // release makes the batch in hand, which is done, free for readers.

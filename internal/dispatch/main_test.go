@@ -132,6 +132,16 @@ func (r *rig) Append(b *entry.Batch, refusals []entry.Refusal) error {
 	return nil
 }
 
+// farAway makes a store answer after a time of a bubble, and has it told as its distance.
+func farAway(distance time.Duration, push func(context.Context, *entry.Batch) entry.Outcome) func(context.Context, *entry.Batch) entry.Outcome {
+	return func(ctx context.Context, b *entry.Batch) entry.Outcome {
+		time.Sleep(distance)
+		out := push(ctx, b)
+		out.Distance = distance
+		return out
+	}
+}
+
 func (r *rig) setPush(f func(ctx context.Context, b *entry.Batch) entry.Outcome) {
 	if f == nil {
 		f = func(_ context.Context, b *entry.Batch) entry.Outcome { return acceptAll(b) }

@@ -126,7 +126,7 @@ func newSpooling(d *Dispatcher) *spooling {
 	back.Wake = func(*entry.Source) {} // nobody reads by these sources
 	back.Logger = cfg.Logger.With("from", "spool")
 	s.back = New(back)
-	s.back.metrics, s.back.drains, s.back.most = d.metrics, true, mostFromSpool
+	s.back.metrics, s.back.drains = d.metrics, true
 	for i := range back.Lanes {
 		s.lanes = append(s.lanes, &spoolLane{
 			index: i, queue: cfg.Spool.Lane(i), appended: make(chan struct{}, 1),
@@ -277,12 +277,12 @@ func (s fromSpool) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if l.side == nil {
 		return s.sink.Push(ctx, b, progress)
 	}
-	l.divert(b)
 	var out entry.Outcome
+	held := l.divert(b)
 	if b.Pending() {
 		out, _ = s.attempt(ctx, l, b, progress, passage{})
 	}
-	if b.Pending() {
+	if held {
 		out.Err = cmp.Or(out.Err, errAside)
 	}
 	// It leaves the queue for that, so there is room for it when there is none.

@@ -162,15 +162,11 @@ func TestSpoolDrainsInLargeBatches(t *testing.T) {
 			passTime(2 * time.Second)
 		}
 		largest, pushes := 0, 0
-		r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
-			const distance = 50 * time.Millisecond
-			time.Sleep(distance)
+		r.setPush(farAway(50*time.Millisecond, func(_ context.Context, b *entry.Batch) entry.Outcome {
 			largest = max(largest, b.Size())
 			pushes++
-			out := acceptAll(b)
-			out.Distance = distance
-			return out
-		})
+			return acceptAll(b)
+		}))
 		passTime(time.Minute)
 		r.wantProcessed(frames, frames, 0)
 		if largest < mostFromSpool || largest > mostFromSpool+2*DefaultBatchBytes {
@@ -179,6 +175,35 @@ func TestSpoolDrainsInLargeBatches(t *testing.T) {
 		if pushes > frames/2 {
 			t.Errorf("%d frames took %d pushes", frames, pushes)
 		}
+	})
+}
+
+// TestSpoolingAsideFull: what cannot go aside, for want of room, is held for the lines that it waits for.
+func TestSpoolingAsideFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sp := openSpool(t, t.TempDir(), 0)
+		r := newRig(t, Config{Spool: sp})
+		r.setPush(r.takeAll)
+		waits, goes := newSource(1, 0), newSource(2, 0)
+		r.spooling.lanes[0].noteAside([]string{waits.Labels[entry.ClassStdout].String()}, 1)
+		if err := sp.Close(); err != nil { // as if it were full
+			t.Fatal(err)
+		}
+		for _, others := range []bool{false, true} {
+			var b entry.Batch
+			r.fill(&b, waits, "o:waits")
+			if others {
+				r.fill(&b, goes, "o:goes")
+			}
+			out := fromSpool{r.spooling}.Push(t.Context(), &b, nil)
+			if !errors.Is(out.Err, errAside) || out.Kept || b.Sections[0].State[entry.ClassStdout] != entry.PartHeld {
+				t.Errorf("with others %v: %+v, state %v", others, out, b.Sections[0].State)
+			}
+		}
+		if got := r.delivered(); !slices.Equal(got, []string{"o:goes"}) {
+			t.Errorf("delivered: %q", got)
+		}
+		clear(r.spooling.lanes[0].aside)
 	})
 }
 
