@@ -54,7 +54,7 @@ func runCommand(ctx context.Context, args []string, out io.Writer) error {
 	fs.StringVar(&only, "run", "", "workloads to run, by comma; default all: "+strings.Join(workloadNames(), ","))
 	fs.StringVar(&agents, "agents", "", "agents to run, by comma; default all whose program is in -bin: "+strings.Join(agentNames(), ","))
 	fs.BoolVar(&o.sizes.short, "short", false, "small sizes: it tries whether it works, and measures nothing worth keeping")
-	fs.IntVar(&o.sizes.lines, "lines", 0, "lines of a backlog in all (2,000,000)")
+	fs.IntVar(&o.sizes.lines, "lines", 0, "lines of a backlog in all (2,000,000); cores-1 and cores-2 have three times as many")
 	fs.IntVar(&o.sizes.containers, "containers", 0, "containers of the steady workloads (50)")
 	fs.DurationVar(&o.sizes.window, "for", 0, "how long the steady workloads are measured (60s)")
 	fs.IntVar(&o.repeat, "repeat", 1, "how often each is measured; the report has medians")

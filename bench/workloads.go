@@ -69,7 +69,7 @@ func workloads(s sizes) []workload {
 	// by the second of one: it has the same cores. There are more lines, so that the start counts for less,
 	// and more files, so that the lanes of ours have about as many: of 20 one has 14, of 50 it has 27.
 	scaled := func(name string, cores int) workload {
-		w := backlog(name, 3*lines, 4*containers)
+		w := backlog(name, 3*lines, 200)
 		w.what += fmt.Sprintf("; agent and sink together have this many cores: %d", cores)
 		w.cores, w.shared, w.oursOnly = cores, true, true
 		return w

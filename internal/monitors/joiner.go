@@ -28,7 +28,7 @@ type joiner struct {
 	shipMalformed bool
 	counts        visitCounts
 	message       []byte // of the entry that special deals with; reused
-	spare         []byte // memory for the next open fragment; nil: an open one has it
+	spare         []byte // memory for the next open fragment, at most maxSpare; nil: there is none
 	// malformed are raw copies for the dead-letter file, reused.
 	malformed []MalformedLine
 }
