@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -97,13 +98,19 @@ func (p *process) stop() {
 	}
 }
 
-// freeAddr gives an address that nobody listens on.
+// freeAddr gives an address that nobody listens on. Its port is below those that the
+// kernel chooses, or a connection might take it before the program that it is for
+// (ip_local_port_range in ip(7)).
 func freeAddr(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const first, n = 20_000, 12_000
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(n))); err == nil { //nolint:gosec // any will do
+			return l.Addr().String(), l.Close()
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", fmt.Errorf("no free port: %w", err)
 }
 
 func splitPort(addr string) (host, port string, err error) {

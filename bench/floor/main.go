@@ -30,7 +30,7 @@ import (
 const (
 	readBytes  = 256 << 10
 	batchBytes = 1 << 20
-	tick       = 125 * time.Millisecond
+	tick       = 140 * time.Millisecond
 )
 
 func main() {

@@ -65,7 +65,7 @@ func TestDefaultsAreRight(t *testing.T) {
 		Sinks: Sinks{Loki: Loki{
 			URL: "http://loki", Headers: map[string]Secret{}, Labels: map[string]string{},
 			StructuredMetadata: true, ShipMalformed: true,
-			BatchWait: 125 * time.Millisecond, BatchBytes: 1 << 20, Timeout: 10 * time.Second,
+			BatchWait: 140 * time.Millisecond, BatchBytes: 1 << 20, Timeout: 10 * time.Second,
 		}},
 	}
 	if !reflect.DeepEqual(cfg, want) {

@@ -202,7 +202,7 @@ func schema() []key {
 		one("sinks.loki.ship_malformed", "true", boolean(),
 			func(c *Config) *bool { return &loki(c).ShipMalformed },
 			"Send lines of a log file that are no Docker entry raw, with the label `malformed=\"true\"`. Whatever this says, they are counted, and copied to the dead-letter file unless they are skipped as too old (`ignore_older_than`)."),
-		one("sinks.loki.batch_wait", "125ms", duration(time.Millisecond, 10*time.Second, ""),
+		one("sinks.loki.batch_wait", "140ms", duration(time.Millisecond, 10*time.Second, ""),
 			func(c *Config) *time.Duration { return &loki(c).BatchWait },
 			"Longest time that a line waits for others to fill its batch. Less is faster, more is fewer requests."),
 		one("sinks.loki.batch_bytes", "1MiB", size(64<<10, 3<<20, ""),

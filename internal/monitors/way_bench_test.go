@@ -114,7 +114,7 @@ func runWay(b *testing.B, url, dataDir string, infos []ContainerLogFileInfo, lin
 		b.Fatal(err)
 	}
 	acked := &countingAcks{Store: store, left: int64(lines), done: make(chan struct{})}
-	const tick = 125 * time.Millisecond
+	const tick = 140 * time.Millisecond
 	d := dispatch.New(dispatch.Config{Lanes: 2, BatchWait: dispatch.BatchWait(tick), Sink: sink, Acks: acked, DeadLetters: noDeadLetters{}, Logger: log, Registerer: reg})
 	m := NewFileMonitor(FileMonitorConfig{
 		LogConfig: LogConfig{

@@ -28,7 +28,7 @@ import (
 const (
 	lanes = 2
 	// tick is sinks.loki.batch_wait, by default.
-	tick = 125 * time.Millisecond
+	tick = 140 * time.Millisecond
 )
 
 // agent is one run of the agent: the real components, wired as internal/app does
