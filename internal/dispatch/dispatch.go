@@ -24,10 +24,10 @@ import (
 // accepted. Only pending parts may be sent, without the lines that bear
 // FlagRefused.
 //
-// An attempt may take many requests. A sink calls progress between two of them
-// when parts have become PartAccepted, on Push's own goroutine and with its ctx:
-// they are acknowledged then, and a kill does not repeat them. Afterwards these
-// parts are PartEmpty and Batch.Refusals is empty, and Batch.Enough may be set, which ends
+// An attempt may take many requests. A sink calls progress after each answer but the
+// last, on Push's own goroutine and with its ctx: the store is there, and parts that have
+// become PartAccepted are acknowledged then, so that a kill does not repeat them. Afterwards
+// these parts are PartEmpty and Batch.Refusals is empty, and Batch.Enough may be set, which ends
 // the attempt as soon as what is under way has ended; nothing else has changed. After
 // the last request Push just returns.
 type Sink interface {

@@ -301,7 +301,9 @@ func (l *lane) take(ctx context.Context) {
 func (l *lane) push(ctx context.Context, sl *slot) entry.Outcome {
 	l.sending, l.progress = sl, false
 	defer func() { l.sending = nil }()
-	return l.d.cfg.Sink.Push(ctx, &sl.Batch, l.onProgress)
+	out := l.d.cfg.Sink.Push(ctx, &sl.Batch, l.onProgress)
+	l.progress = l.progress || out.Took
+	return out
 }
 
 // arrived settles what has been accepted while the attempt goes on. Nothing is
@@ -326,7 +328,10 @@ func (l *lane) send(ctx context.Context) {
 	l.settle(sl, now)
 	switch {
 	case !sl.Pending():
-		if out.Err == nil && !out.Kept && l.fails == 0 {
+		switch {
+		case out.Kept && !l.d.drains: // the spool has it
+			l.startSmall()
+		case out.Err == nil && !out.Kept && l.fails == 0:
 			l.adapt(sl.size, now.Sub(asked), out.Distance)
 		}
 		l.succeed(now, out.Kept)
@@ -345,6 +350,14 @@ func (l *lane) adapt(size int, took, distance time.Duration) {
 		most = mostFromSpool
 	}
 	l.limit = nextLimit(l.limit, l.d.cfg.BatchBytes, most, size, took, distance)
+}
+
+// startSmall lets batches be as small as at first: nothing is known of how quick the store
+// will be.
+func (l *lane) startSmall() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = l.d.cfg.BatchBytes
 }
 
 // release makes the batch in hand, which is done, free for readers.
@@ -418,8 +431,8 @@ func (l *lane) fail(out entry.Outcome, now time.Time) {
 	l.failing = true
 	l.paused = now.Add(pause(l.fails, out.Config, out.RetryAfter, l.d.random()))
 	err := reason(out)
+	l.startSmall()
 	l.mu.Lock()
-	l.limit = l.d.cfg.BatchBytes // nothing is known of how quick it will be
 	if l.health.FailingSince.IsZero() {
 		l.health.FailingSince = now
 	}

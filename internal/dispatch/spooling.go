@@ -84,6 +84,7 @@ type spoolLane struct {
 
 	// Owned by the lane's sender.
 	failing time.Time // since when the store has failed without a break; zero: it does not
+	why     error     // what is read goes to the spool, as of the last time that it began
 
 	// keeping guards out, and is held while something is written to the queue, for what
 	// goes aside comes from two senders. It is taken before mu of any lane.
@@ -231,6 +232,7 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 	if w.spool {
 		err := s.keep(l, b)
 		if err == nil {
+			s.sayBegun(l, s.begun.lasts(l.index, time.Now()))
 			kept.Kept = true
 			l.failing = time.Time{}
 			return kept
@@ -260,12 +262,18 @@ func (s *spooling) Push(ctx context.Context, b *entry.Batch, progress func(conte
 		return out // which is the better reason; the spool has told its own
 	}
 	s.d.metrics.failed.Inc()
-	if say {
-		s.d.cfg.Logger.Warn("log store does not take lines for long: what is read goes to the spool", "error", reason(out))
-	}
+	l.why = reason(out)
+	s.sayBegun(l, say)
 	l.failing = time.Time{}
 	out.Kept = true
 	return out
+}
+
+// sayBegun says that what is read goes to the spool, if it is to be said.
+func (s *spooling) sayBegun(l *spoolLane, say bool) {
+	if say {
+		s.d.cfg.Logger.Warn("log store does not take lines for long: what is read goes to the spool", "error", l.why)
+	}
 }
 
 // fromSpool is the sink of the second dispatcher.

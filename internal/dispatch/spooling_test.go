@@ -178,6 +178,108 @@ func TestSpoolDrainsInLargeBatches(t *testing.T) {
 	})
 }
 
+// TestSilentStoreGetsSmallBatches: what a store may have that was quick is not what one gets that has
+// fallen silent, although the spool takes all and nothing fails.
+func TestSilentStoreGetsSmallBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Spool: openSpool(t, t.TempDir(), 0)})
+		r.setPush(farAway(50*time.Millisecond, r.takeAll))
+		src := newSource(1, 0)
+		limit := func() int {
+			r.lanes[0].mu.Lock()
+			defer r.lanes[0].mu.Unlock()
+			return r.lanes[0].limit
+		}
+		for range 20 {
+			r.send(src, "o:"+strings.Repeat("x", limit()))
+			passTime(time.Second)
+		}
+		if n := limit(); n <= 2*DefaultBatchBytes {
+			t.Fatalf("a batch may have %d bytes", n)
+		}
+		r.setPush(func(ctx context.Context, _ *entry.Batch) entry.Outcome {
+			<-ctx.Done()
+			return entry.Outcome{Err: ctx.Err()}
+		})
+		r.send(src, "o:1")
+		passTime(5 * time.Second)
+		if n := limit(); n != DefaultBatchBytes {
+			t.Errorf("a batch may have %d bytes", n)
+		}
+		r.setPush(nil)
+		passTime(time.Hour)
+	})
+}
+
+// TestSecondOutageIsTold: one that begins soon after another was told of is told of, too, when it lasts.
+func TestSecondOutageIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{Spool: openSpool(t, t.TempDir(), 0)})
+		src := newSource(1, 0)
+		n := 0
+		run := func(seconds int) {
+			for range seconds {
+				n++
+				r.send(src, fmt.Sprint("o:", n))
+				passTime(time.Second)
+			}
+		}
+		for outage := range 2 {
+			r.setPush(down)
+			run(8)
+			if said := r.said("what is read goes to the spool"); said != outage+1 {
+				t.Errorf("outage %d: said %d times:\n%s", outage, said, r.logs)
+			}
+			r.setPush(r.takeAll)
+			run(15)
+			if said := r.said("spool is drained"); said != outage+1 {
+				t.Errorf("outage %d: its end was said %d times:\n%s", outage, said, r.logs)
+			}
+		}
+		passTime(time.Minute)
+		if got := len(r.delivered()); got != n {
+			t.Errorf("%d lines of %d", got, n)
+		}
+	})
+}
+
+// TestTakenLinesAreProgress: of a stream that is refused each time after some lines were taken the pauses
+// stay short.
+func TestTakenLinesAreProgress(t *testing.T) {
+	for _, state := range []entry.PartState{entry.PartHeld, entry.PartPending} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Config{})
+			var lines []string
+			for i := range 20 {
+				lines = append(lines, fmt.Sprint("o:", i))
+			}
+			tries := 0
+			r.setPush(func(_ context.Context, b *entry.Batch) entry.Outcome {
+				tries++
+				took := 0
+				eachPending(b, func(_ *entry.Section, l *entry.Line) {
+					if took < 2 {
+						took++
+						l.Flags |= entry.FlagTaken
+						b.Taken = true
+					}
+				})
+				if tries == 10 {
+					return acceptAll(b)
+				}
+				setParts(b, state, all)
+				return entry.Outcome{Err: errDown, Took: true}
+			})
+			r.send(newSource(1, 0), lines...)
+			passTime(10 * pauseMin * 2)
+			if tries != 10 {
+				t.Errorf("state %v: %d tries", state, tries)
+			}
+			passTime(time.Minute)
+		})
+	}
+}
+
 // TestSpoolingAsideFull: what cannot go aside, for want of room, is held for the lines that it waits for.
 func TestSpoolingAsideFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

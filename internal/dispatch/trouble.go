@@ -51,6 +51,15 @@ func (t *trouble) begin(lane int, config bool, now time.Time) (say bool) {
 	return say
 }
 
+// lasts reports whether to say now that it goes wrong: it has begun in this lane, so soon after
+// the last time that it was not to be said, and has stayed.
+func (t *trouble) lasts(lane int, now time.Time) (say bool) {
+	t.mu.Lock()
+	begun := t.lanes[lane]
+	t.mu.Unlock()
+	return begun && t.begin(lane, false, now)
+}
+
 // end notes that all is well in a lane, and reports whether to say so, and how
 // long it took: when it was the last lane, and the beginning was said.
 func (t *trouble) end(lane int, now time.Time) (say bool, lasted time.Duration) {

@@ -311,6 +311,9 @@ type Outcome struct {
 	// Kept is set when what was pending is PartKept now: the store has not taken
 	// it.
 	Kept bool
+	// Took is set when the store has accepted lines in this attempt, be it none that
+	// completes a part.
+	Took bool
 	// RetryAfter is how long the store asked to be left alone; 0 when it did
 	// not say.
 	RetryAfter time.Duration

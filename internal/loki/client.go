@@ -163,8 +163,8 @@ func (c *Client) give(l *lane) {
 // and the PartStates for what it leaves behind. When some parts are pending and
 // others held, the outcome speaks of the pending ones.
 //
-// progress is called between two requests when parts have become PartAccepted;
-// it may change the states of these parts and clear the refusals.
+// progress is called after each answer but the last: the store is there. Parts may have
+// become PartAccepted; it may change the states of these and clear the refusals.
 func (c *Client) Push(ctx context.Context, b *entry.Batch, progress func(context.Context)) entry.Outcome {
 	l := c.take()
 	defer c.give(l)
@@ -296,7 +296,8 @@ func (a *attempt) land(ctx context.Context, progress func(context.Context), narr
 	l.withMeta = f.withMeta
 	a.act(ctx, f.request, &v)
 	l.withMeta = l.withMeta && meta
-	if len(l.stack)+len(l.flights) > 0 && !a.stopped && l.complete(f.request) {
+	if len(l.stack)+len(l.flights) > 0 && !a.stopped {
+		l.complete(f.request)
 		progress(ctx)
 		if l.b.Enough {
 			a.stop("no more is sent: the agent stops", false)
@@ -363,7 +364,8 @@ func (a *attempt) accept(r request) {
 			st := &l.streams[s.stream]
 			c.table.accepted(st.text, newest, alone, now)
 			if st.most > 0 {
-				c.table.grow(st.text, s.size, now)
+				st.took += s.size
+				c.table.grow(st.text, st.took, now)
 			}
 		}
 	}
@@ -735,7 +737,7 @@ func (a *attempt) finish() entry.Outcome {
 	c, l := a.c, a.l
 	a.judge()
 	pending, held := l.finish()
-	out := entry.Outcome{RetryAfter: a.after}
+	out := entry.Outcome{RetryAfter: a.after, Took: a.took}
 	if held {
 		n, text, stream, config := 0, "", "", true
 		for i := range l.streams {

@@ -42,6 +42,7 @@ type stream struct {
 	fall        int64 // the most that a line is older than one before it, ns
 	bare        bool  // goes without metadata
 	most        int   // see streamState
+	took        int   // bytes that the store has accepted in this attempt, where most is not 0
 	// held is why the stream is refused for now, "" when it is not; heldConfig
 	// is set when that is a matter of configuration.
 	held       string
@@ -602,19 +603,17 @@ func (l *lane) partOf(pos int32) (id int32, p *part) {
 func (l *lane) settled(p *part) bool { return bytes.IndexByte(l.state[p.lo:p.hi], linePending) < 0 }
 
 // complete writes into the batch which parts of a request's streams are accepted
-// now, and reports whether there is any. A stream's parts are told of in order;
-// one that waits for the judgement of a suspect keeps back those behind it.
-func (l *lane) complete(r request) (any bool) {
+// now. A stream's parts are told of in order; one that waits for the judgement of a
+// suspect keeps back those behind it.
+func (l *lane) complete(r request) {
 	for i := r.from; i < r.to; i++ {
 		st := &l.streams[l.spans[i].stream]
 		for st.todo >= 0 && l.settled(&l.parts[st.todo]) {
 			p := &l.parts[st.todo]
 			l.b.Sections[p.section].State[p.class] = entry.PartAccepted
 			st.todo = p.next
-			any = true
 		}
 	}
-	return any
 }
 
 // markTaken marks the lines of a part that is not settled which the store has accepted.

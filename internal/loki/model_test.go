@@ -97,13 +97,11 @@ func TestNothingIsLost(t *testing.T) {
 					for _, l := range srv.Lines() {
 						stored[l.Text] = true
 					}
-					told := false
 					open := map[*entry.Source]bool{}
 					for i := range b.Sections {
 						s := &b.Sections[i]
 						switch s.State[0] {
 						case entry.PartAccepted:
-							told = true
 							s.State[0] = entry.PartEmpty
 							if open[s.Source] {
 								rt.Fatalf("section %d is told of before an earlier one of its stream", i)
@@ -117,9 +115,6 @@ func TestNothingIsLost(t *testing.T) {
 						case entry.PartPending:
 							open[s.Source] = true
 						}
-					}
-					if !told {
-						rt.Fatal("progress without an accepted part")
 					}
 				})
 				if out.Err == nil {

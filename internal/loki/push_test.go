@@ -973,6 +973,37 @@ func TestStreamRate(t *testing.T) {
 	}
 }
 
+// TestAnswersAreProgress: of a stream that is sent in small requests each answer tells that the store is
+// there, though none completes a part; and the requests of one attempt show what one may have.
+func TestAnswersAreProgress(t *testing.T) {
+	r := newRig(t, nil, nil)
+	src := labelled("loud")
+	r.proven(start, src)
+	text := ""
+	for id := range r.c.table.m {
+		text = id
+	}
+	r.c.table.shrink(text, 20<<10, r.now())
+	var before int
+	for try := range 2 {
+		var in []testLine
+		for i := range 1024 {
+			in = append(in, line(start.Add(time.Duration(1+i+try<<20)), strings.Repeat("x", 512)))
+		}
+		b := batchOf(src, in...)
+		n, told := r.requests(), 0
+		out := r.c.Push(t.Context(), b, func(context.Context) { told++ })
+		r.accepted(b, out)
+		if n = r.requests() - n; told != n-1 || !out.Took {
+			t.Errorf("%d requests of a part, told of %d times, took %v", n, told, out.Took)
+		}
+		if try == 0 && n < 20 || try == 1 && n > 2 {
+			t.Errorf("%d requests in push %d, %d in the one before", n, try, before)
+		}
+		before = n
+	}
+}
+
 // TestStreamBurst: a store that never takes as much of a stream at once as is to be sent gets less
 // and less, and then more again; each line once where it takes all of a request or none.
 func TestStreamBurst(t *testing.T) {

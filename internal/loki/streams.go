@@ -103,12 +103,13 @@ func (t *streamTable) shrink(text string, size int, now time.Time) {
 	t.get(text, now).most = max(size/2, leastBytes)
 }
 
-// grow notes that a request with so many bytes of a bounded stream was accepted.
-func (t *streamTable) grow(text string, size int, now time.Time) {
+// grow notes that so many bytes of a bounded stream were accepted by now in one attempt. Requests of
+// one attempt follow each other at once: what they have taken together, one might have.
+func (t *streamTable) grow(text string, took int, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.get(text, now)
-	if size < s.most/2 {
+	if took < s.most/2 {
 		return // it says nothing
 	}
 	if s.most *= 2; s.most > mostBytes {
