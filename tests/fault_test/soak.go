@@ -143,7 +143,9 @@ func (s *soaking) idle(before sample) (now sample) {
 		now, _ = s.sample()
 		return now
 	}
-	harness.Within(40*time.Second, func() bool {
+	// Connections to a store that was slow, up to sixteen of a lane, are kept for 90 s without a request
+	// (internal/loki/connections.go).
+	harness.Within(2*time.Minute, func() bool {
 		now, _ = s.sample()
 		return settled(before, now) || w.ctx.Err() != nil
 	})
