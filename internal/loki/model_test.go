@@ -91,7 +91,9 @@ func TestNothingIsLost(t *testing.T) {
 				srv.Next(fault.Draw(rt, "fault"))
 			}
 			for try := 0; ; try++ {
+				before, told := len(srv.Requests()), 0
 				out := c.Push(context.Background(), b, func(context.Context) {
+					told++
 					// As dispatch does: what is told of is over.
 					stored := map[string]bool{}
 					for _, l := range srv.Lines() {
@@ -117,6 +119,10 @@ func TestNothingIsLost(t *testing.T) {
 						}
 					}
 				})
+				// Each answer is told of but the last, and that one if what was left behind it need not be sent.
+				if n := len(srv.Requests()) - before; told > n || out.Err == nil && told < n-1 {
+					rt.Fatalf("%d requests, told of %d times: %v", n, told, out.Err)
+				}
 				if out.Err == nil {
 					break
 				}
