@@ -613,14 +613,15 @@ func (a *attempt) apply(r request, v *verdict) {
 	// final by then.
 	//
 	// What the distributor has dropped before the ingester saw the stream it
-	// does not tell when the ingester refuses, too. A shard of a stream has
+	// does not tell when the ingester refuses, too; nor what it has dropped of other
+	// streams, whose lines are sent again in any case. A shard of a stream has
 	// fewer lines anyway.
 	hidden := behind >= 0 && (fell || v.behind.mixed || nBehind < v.behind.n ||
 		v.behind.total > 0 && v.behind.total < nSent && !strings.Contains(v.behind.stream, "__stream_shard__"))
 	took := false
 	for i := r.from; i < r.to; i++ {
 		s := &l.spans[i]
-		if lost || hidden && s.stream == behind {
+		if lost || behind >= 0 && (hidden || s.stream != behind) {
 			for pos := s.lo; pos < s.hi; pos++ {
 				if l.state[pos] == lineRest {
 					l.state[pos] = linePending
